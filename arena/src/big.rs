@@ -1,0 +1,117 @@
+//! Big blocks: mappings of their own, at multiples of 4 MiB so that the page map knows
+//! where each starts. Freed ones are kept for a moment, because a program that frees a
+//! big buffer often asks for the next at once, and a fresh one costs a page fault a page.
+
+/// Freed mappings that are kept at most.
+const SLOTS: usize = 16;
+/// Bytes that are kept at most.
+const KEEP_BYTES: usize = 32 << 20;
+/// How long a mapping is kept, in milliseconds.
+const KEEP_MS: u64 = 250;
+
+/// A mapping that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) addr: usize,
+    pub(crate) len: usize,
+    since_ms: u64,
+}
+
+/// The mappings that are kept: decides, but does no system call.
+#[derive(Debug)]
+pub(crate) struct BigCache {
+    slots: [Option<Kept>; SLOTS],
+    bytes: usize,
+}
+
+impl BigCache {
+    pub(crate) const fn new() -> Self {
+        Self { slots: [None; SLOTS], bytes: 0 }
+    }
+
+    /// Keeps a mapping; `false` when it is too big or others must go first.
+    pub(crate) fn put(&mut self, addr: usize, len: usize, now_ms: u64) -> bool {
+        if self.bytes.saturating_add(len) > KEEP_BYTES {
+            return false;
+        }
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) else { return false };
+        *slot = Some(Kept { addr, len, since_ms: now_ms });
+        self.bytes += len;
+        true
+    }
+
+    /// A kept mapping of at least `len` bytes, and at most a quarter more, at a multiple
+    /// of `align`: the smallest.
+    pub(crate) fn take(&mut self, len: usize, align: usize) -> Option<Kept> {
+        self.remove_min(|kept| {
+            let fits = kept.len >= len && kept.len <= len + len / 4;
+            (fits && kept.addr.is_multiple_of(align)).then_some(kept.len as u64)
+        })
+    }
+
+    /// A mapping that was kept long enough at `now_ms`, the oldest first.
+    pub(crate) fn take_expired(&mut self, now_ms: u64) -> Option<Kept> {
+        self.remove_min(|kept| {
+            (now_ms.saturating_sub(kept.since_ms) >= KEEP_MS).then_some(kept.since_ms)
+        })
+    }
+
+    /// Any mapping, the oldest first.
+    pub(crate) fn take_oldest(&mut self) -> Option<Kept> {
+        self.remove_min(|kept| Some(kept.since_ms))
+    }
+
+    /// Whether `addr` is the start of a kept mapping.
+    pub(crate) fn holds(&self, addr: usize) -> bool {
+        self.slots.iter().flatten().any(|kept| kept.addr == addr)
+    }
+
+    /// Bytes in kept mappings.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn remove_min(&mut self, key: impl Fn(&Kept) -> Option<u64>) -> Option<Kept> {
+        let candidates = self.slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(|k| key(k).is_some()));
+        let slot = candidates.min_by_key(|slot| slot.as_ref().and_then(&key))?;
+        let kept = slot.take()?;
+        self.bytes -= kept.len;
+        Some(kept)
+    }
+}
+
+/// Whether a freed mapping of `len` bytes is worth keeping at all.
+pub(crate) fn worth_keeping(len: usize) -> bool {
+    len <= KEEP_BYTES / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tightest_kept_mapping_is_taken() {
+        let mut cache = BigCache::new();
+        assert!(cache.put(0x40_0000, 3 << 20, 1));
+        assert!(cache.put(0x80_0000, 2 << 20, 2));
+        assert_eq!(cache.take(4 << 20, 4096), None);
+        assert_eq!(cache.take(1 << 20, 4096), None, "twice the size is too wide");
+        assert_eq!(cache.take(2 << 20, 0x100_0000), None, "not aligned");
+        assert_eq!(cache.take(2 << 20, 4096).map(|k| k.addr), Some(0x80_0000));
+        assert_eq!(cache.bytes(), 3 << 20);
+        assert!(cache.holds(0x40_0000) && !cache.holds(0x80_0000));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_expires() {
+        let mut cache = BigCache::new();
+        assert!(!cache.put(0, KEEP_BYTES + 1, 0));
+        for index in 0..SLOTS {
+            assert!(cache.put(index << 22, 1 << 20, index as u64));
+        }
+        assert!(!cache.put(1 << 40, 1, 0), "all slots are taken");
+        assert_eq!(cache.take_expired(KEEP_MS - 1), None);
+        assert_eq!(cache.take_expired(KEEP_MS).map(|k| k.addr), Some(0));
+        assert_eq!(cache.take_oldest().map(|k| k.addr), Some(1 << 22));
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs of bits in the bitmaps of a segment: one bit a granule. Pure.
+
+use crate::units::{Run, SEGMENT_GRANULES};
+
+/// Words in a [`Bits`].
+const WORDS: usize = SEGMENT_GRANULES / 64;
+
+/// One bit for each granule of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bits([u64; WORDS]);
+
+impl Bits {
+    /// No bit set.
+    pub(crate) const fn new() -> Self {
+        Self([0; WORDS])
+    }
+
+    /// Sets or clears every bit of `run`; returns how many changed.
+    pub(crate) fn assign(&mut self, run: Run, value: bool) -> usize {
+        let mut changed = 0;
+        for (index, word) in self.0.iter_mut().enumerate() {
+            let mask = mask_in_word(index, run);
+            let wanted = if value { *word | mask } else { *word & !mask };
+            changed += (*word ^ wanted).count_ones() as usize;
+            *word = wanted;
+        }
+        changed
+    }
+
+    /// How many bits of `run` are set.
+    pub(crate) fn count(&self, run: Run) -> usize {
+        let words = self.0.iter().enumerate();
+        words.map(|(index, word)| (word & mask_in_word(index, run)).count_ones() as usize).sum()
+    }
+
+    /// Whether the bit at `index` is set.
+    pub(crate) fn get(&self, index: usize) -> bool {
+        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    /// First index at or after `from` whose bit is `value`; `SEGMENT_GRANULES` if none.
+    pub(crate) fn find(&self, from: usize, value: bool) -> usize {
+        let mut index = from / 64;
+        let mut skip = u64::MAX << (from % 64);
+        while let Some(&word) = self.0.get(index) {
+            let hits = (if value { word } else { !word }) & skip;
+            if hits != 0 {
+                return index * 64 + hits.trailing_zeros() as usize;
+            }
+            skip = u64::MAX;
+            index += 1;
+        }
+        SEGMENT_GRANULES
+    }
+
+    /// First run of bits equal to `value` that starts at or after `from`.
+    pub(crate) fn next_run(&self, from: usize, value: bool) -> Option<Run> {
+        let start = self.find(from, value);
+        if start >= SEGMENT_GRANULES {
+            return None;
+        }
+        Some(Run { start, len: self.find(start, !value) - start })
+    }
+
+    /// The place for `len` granules whose first index is a multiple of `align`, in the
+    /// smallest run of clear bits that has one; the lowest of equals.
+    pub(crate) fn best_fit(&self, len: usize, align: usize) -> Option<usize> {
+        let mut best: Option<(usize, usize)> = None;
+        let mut from = 0;
+        while let Some(run) = self.next_run(from, false) {
+            from = run.end();
+            let start = run.start.next_multiple_of(align);
+            let fits = start + len <= run.end();
+            if fits && best.is_none_or(|(smallest, _)| run.len < smallest) {
+                best = Some((run.len, start));
+            }
+        }
+        best.map(|(_, start)| start)
+    }
+
+    /// Length of the longest run of clear bits.
+    pub(crate) fn longest_clear(&self) -> usize {
+        let mut longest = 0;
+        let mut from = 0;
+        while let Some(run) = self.next_run(from, false) {
+            longest = longest.max(run.len);
+            from = run.end();
+        }
+        longest
+    }
+
+    /// Bits set in `self` and clear in `other`.
+    pub(crate) fn and_not(&self, other: &Self) -> Self {
+        let mut out = *self;
+        for (word, mask) in out.0.iter_mut().zip(other.0.iter()) {
+            *word &= !mask;
+        }
+        out
+    }
+}
+
+/// The bits of word `index` that lie in `run`.
+fn mask_in_word(index: usize, run: Run) -> u64 {
+    let low = run.start.saturating_sub(index * 64).min(64);
+    let high = run.end().saturating_sub(index * 64).min(64);
+    below(high) & !below(low)
+}
+
+/// The lowest `count` bits, `0..=64`.
+pub(crate) const fn below(count: usize) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same questions asked of an array of booleans.
+    fn naive_best_fit(bits: &[bool], len: usize, align: usize) -> Option<usize> {
+        let mut best = None;
+        let mut start = 0;
+        while start < bits.len() {
+            if bits[start] {
+                start += 1;
+                continue;
+            }
+            let end = (start..bits.len()).find(|&i| bits[i]).unwrap_or(bits.len());
+            let place = start.next_multiple_of(align);
+            if place + len <= end && best.is_none_or(|(run, _)| end - start < run) {
+                best = Some((end - start, place));
+            }
+            start = end;
+        }
+        best.map(|(_, place)| place)
+    }
+
+    proptest! {
+        // Promises: assign counts what it changes; every query agrees with the naive one.
+        #[test]
+        fn bits_agree_with_an_array(
+            ops in prop::collection::vec((0..1024usize, 1..200usize, any::<bool>()), 0..40),
+            len in 1..300usize,
+            shift in 0..6u32,
+        ) {
+            let mut bits = Bits::new();
+            let mut naive = vec![false; SEGMENT_GRANULES];
+            for (start, len, value) in ops {
+                let run = Run { start, len: len.min(SEGMENT_GRANULES - start) };
+                let changed = naive[run.start..run.end()].iter().filter(|&&b| b != value).count();
+                prop_assert_eq!(bits.assign(run, value), changed);
+                naive[run.start..run.end()].fill(value);
+                prop_assert_eq!(bits.count(run), if value { run.len } else { 0 });
+            }
+            let align = 1 << shift;
+            prop_assert_eq!(bits.best_fit(len, align), naive_best_fit(&naive, len, align));
+            let longest = naive.split(|&b| b).map(<[bool]>::len).max().unwrap();
+            prop_assert_eq!(bits.longest_clear(), longest);
+            for index in 0..SEGMENT_GRANULES {
+                prop_assert_eq!(bits.get(index), naive[index]);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The middle tier: for each size class the spans that have free blocks.
+//!
+//! Taking blocks needs the class lock; giving them back does not. A thread cache comes
+//! here once in some tens of operations, with many blocks at once. The protocol between
+//! givers and takers is in `span.rs`.
+//!
+//! Invariants, beside S1–S4:
+//! - C1: a span is in the list exactly if its `listed` is true, as seen under the lock
+//!   (except inside `take`, which clears the flag before it unlinks).
+//! - C2: `outside == spans * blocks per span − bits set`, when nobody is inside.
+//! - C3: a span leaves its class (`Kind::Unused`) only under the lock, listed, and with
+//!   every block free; so nobody holds a block of it, and `give` cannot be about to set
+//!   a bit.
+
+use core::ptr;
+
+use crate::fatal::Misuse;
+use crate::span::{Kind, Span, all_free, any_free, full_word};
+use crate::sync::{AtomicUsize, Lock, Ordering, seqcst_fence};
+use crate::units::ClassIndex;
+
+/// Spans of one class with free blocks, oldest first: a span that was listed long ago has
+/// had the most time to collect free blocks.
+#[derive(Debug)]
+struct List {
+    head: *const Span,
+    tail: *const Span,
+}
+
+// SAFETY: the pointers are to spans, which live as long as the heap (S4) and are `Sync`.
+unsafe impl Send for List {}
+
+/// One size class of one heap.
+#[derive(Debug)]
+#[cfg_attr(not(loom), repr(align(64)))]
+pub(crate) struct Central {
+    list: Lock<List>,
+    /// Blocks that are in thread caches or in use (C2).
+    outside: AtomicUsize,
+    /// Spans of this class, listed or not.
+    spans: AtomicUsize,
+}
+
+impl Central {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            list: Lock::new(List { head: ptr::null(), tail: ptr::null() }),
+            outside: AtomicUsize::new(0),
+            spans: AtomicUsize::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            list: Lock::new(List { head: ptr::null(), tail: ptr::null() }),
+            outside: AtomicUsize::new(0),
+            spans: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes up to `want` free blocks and shows them to `sink` word by word, in address
+    /// order within a span; returns how many.
+    ///
+    /// `sink` runs under the class lock.
+    pub(crate) fn take(
+        &self,
+        class: ClassIndex,
+        want: usize,
+        mut sink: impl FnMut(&Span, usize, u64),
+    ) -> usize {
+        let got = self.list.with(|list| {
+            let mut got = 0;
+            while got < want {
+                // SAFETY: spans in the list live as long as the heap (S4).
+                let Some(span) = (unsafe { list.head.as_ref() }) else { break };
+                // SAFETY: the class lock is held, and listed spans are of this class (C1, C3).
+                got += unsafe { take_from(span, class, want - got, &mut sink) };
+                if got < want {
+                    // SAFETY: as above; the span is the head of the list.
+                    unsafe { unlist_if_exhausted(list, span, class) };
+                }
+            }
+            got
+        });
+        // Relaxed: a count for statistics; the blocks themselves are ordered by the lock.
+        self.outside.fetch_add(got, Ordering::Relaxed);
+        got
+    }
+
+    /// Gives back the blocks of `mask` in word `word` of `span`, without a lock unless the
+    /// span had no free block. Returns whether the span may be wholly free now.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::DoubleFree`] when one of them is free already; the heap is damaged then.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the blocks: the span is one of `class` and stays so until the
+    /// bits are set.
+    pub(crate) unsafe fn give(
+        &self,
+        class: ClassIndex,
+        span: &Span,
+        word: usize,
+        mask: u64,
+    ) -> Result<bool, Misuse> {
+        // SAFETY: by contract the caller holds blocks of the span. The slice is used
+        // below for hints too, after the blocks are gone; it stays valid (S4).
+        let words = unsafe { span.words(class) };
+        let Some(target) = words.get(word) else { return Err(Misuse::Foreign) };
+        // SeqCst, which includes Release: the giver's accesses to the blocks come before
+        // the taker's (Acquire in `take_from`); and the giver's side of the Dekker pair.
+        let before = target.fetch_or(mask, Ordering::SeqCst);
+        if before & mask != 0 {
+            return Err(Misuse::DoubleFree);
+        }
+        seqcst_fence();
+        // SeqCst: the giver's side of the Dekker pair (span.rs).
+        if !span.listed.load(Ordering::SeqCst) {
+            self.list_again(class, span);
+        }
+        // From here on the span may be somebody else's: only hints are read.
+        Ok(before | mask == full_word(class, word) && all_free(words, class))
+    }
+
+    /// Counts blocks that `give` took back.
+    #[inline]
+    pub(crate) fn note_given(&self, blocks: usize) {
+        // Relaxed: a count for statistics.
+        self.outside.fetch_sub(blocks, Ordering::Relaxed);
+    }
+
+    /// Lists `span` if it is one of ours that has free blocks and is not listed.
+    #[cold]
+    fn list_again(&self, class: ClassIndex, span: &Span) {
+        self.list.with(|list| {
+            // The span may have been retired and reused since: its kind tells, and cannot
+            // change from our class while we hold our class's lock (C3).
+            // Relaxed: `listed` is written under this lock.
+            if span.kind() == Kind::Blocks(class) && !span.listed.load(Ordering::Relaxed) {
+                // SAFETY: the class lock is held and the span is of this class.
+                unsafe { link(list, span) };
+            }
+        });
+    }
+
+    /// Adds a span that [`Span::open`] made for this class.
+    pub(crate) fn adopt(&self, class: ClassIndex, span: &Span) {
+        // Relaxed: a count for statistics.
+        self.spans.fetch_add(1, Ordering::Relaxed);
+        // A giver left over from the span's last life may have listed it already.
+        self.list_again(class, span);
+    }
+
+    /// Shows every listed span to `visit`, and then hands those whose blocks are all free
+    /// to `release`, no longer of this class; both under the class lock.
+    pub(crate) fn sweep(
+        &self,
+        class: ClassIndex,
+        mut visit: impl FnMut(&Span),
+        mut release: impl FnMut(&Span),
+    ) {
+        let retired = self.list.with(|list| {
+            let mut retired = 0;
+            let mut next = list.head;
+            // SAFETY: spans in the list live as long as the heap (S4).
+            while let Some(span) = unsafe { next.as_ref() } {
+                // SAFETY: the class lock is held.
+                next = unsafe { span.with_links(|links| links.next) };
+                // SAFETY: the class lock is held, and listed spans are of this class.
+                let words = unsafe { span.words(class) };
+                visit(span);
+                if all_free(words, class) {
+                    // SAFETY: as above; the span is in the list.
+                    unsafe { unlink(list, span) };
+                    // Relaxed: givers of this span are done but for hints (C3).
+                    span.listed.store(false, Ordering::Relaxed);
+                    span.set_kind(Kind::Unused);
+                    release(span);
+                    retired += 1;
+                }
+            }
+            retired
+        });
+        // Relaxed: a count for statistics.
+        self.spans.fetch_sub(retired, Ordering::Relaxed);
+    }
+
+    /// Blocks outside the spans.
+    pub(crate) fn outside(&self) -> usize {
+        // Relaxed: a number.
+        self.outside.load(Ordering::Relaxed)
+    }
+
+    /// Spans of the class.
+    pub(crate) fn spans(&self) -> usize {
+        // Relaxed: a number.
+        self.spans.load(Ordering::Relaxed)
+    }
+
+    /// The lock, for the fork handlers.
+    #[cfg(not(loom))]
+    pub(crate) fn raw_lock(&self) -> &crate::sync::RawLock {
+        self.list.raw()
+    }
+}
+
+/// Clears up to `want` bits from the hint on; returns how many.
+///
+/// # Safety
+///
+/// The lock of `class` is held, and `span` is of that class.
+unsafe fn take_from(
+    span: &Span,
+    class: ClassIndex,
+    want: usize,
+    sink: &mut impl FnMut(&Span, usize, u64),
+) -> usize {
+    // SAFETY: by contract.
+    let words = unsafe { span.words(class) };
+    // SAFETY: the class lock is held.
+    let mut index = unsafe { span.with_links(|links| links.hint) };
+    let mut got = 0;
+    while let Some(word) = words.get(index) {
+        // Acquire: pairs with `give`; the last owner's accesses come before the next's.
+        let free = word.load(Ordering::Acquire);
+        let mask = lowest(free, want - got);
+        if mask != 0 {
+            // Relaxed: the bits are set and only we clear bits (S2), so all of `mask` is
+            // ours; what they publish was acquired by the load above.
+            word.fetch_and(!mask, Ordering::Relaxed);
+            sink(span, index, mask);
+            got += mask.count_ones() as usize;
+        }
+        if got == want {
+            break;
+        }
+        index += 1;
+    }
+    // SAFETY: the class lock is held.
+    unsafe { span.with_links(|links| links.hint = index) };
+    got
+}
+
+/// Takes `span` out of the list unless a block of it is free after all.
+///
+/// # Safety
+///
+/// The lock of `class` is held, `span` is of that class and in `list`.
+unsafe fn unlist_if_exhausted(list: &mut List, span: &Span, class: ClassIndex) {
+    // SeqCst: the taker's side of the Dekker pair (span.rs). If a giver's `fetch_or`
+    // comes before our loads, we see its bit and keep the span. If it comes after, its
+    // load of `listed` comes after our store and sees false: it lists the span as soon as
+    // we release the lock.
+    span.listed.store(false, Ordering::SeqCst);
+    seqcst_fence();
+    // SAFETY: by contract.
+    let words = unsafe { span.words(class) };
+    if any_free(words) {
+        // Relaxed: a giver that saw false finds true under the lock.
+        span.listed.store(true, Ordering::Relaxed);
+        // SAFETY: the class lock is held.
+        unsafe { span.with_links(|links| links.hint = 0) };
+    } else {
+        // SAFETY: by contract.
+        unsafe { unlink(list, span) };
+    }
+}
+
+/// The lowest `count` set bits of `word`.
+fn lowest(word: u64, count: usize) -> u64 {
+    if word.count_ones() as usize <= count {
+        return word;
+    }
+    let mut rest = word;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    word & !rest
+}
+
+/// Appends `span`.
+///
+/// # Safety
+///
+/// The class lock is held, `span` is of the class and not in the list.
+unsafe fn link(list: &mut List, span: &Span) {
+    // Relaxed: written under the lock; a giver that reads a stale false comes to
+    // `list_again` for nothing.
+    span.listed.store(true, Ordering::Relaxed);
+    // SAFETY: the class lock is held.
+    unsafe {
+        span.with_links(|links| {
+            links.next = ptr::null();
+            links.prev = list.tail;
+            links.hint = 0;
+        });
+    }
+    // SAFETY: the tail is null or a listed span (S4); the class lock is held.
+    match unsafe { list.tail.as_ref() } {
+        // SAFETY: as above; the tail is another span than `span`.
+        Some(tail) => unsafe { tail.with_links(|links| links.next = span) },
+        None => list.head = span,
+    }
+    list.tail = span;
+}
+
+/// Removes `span`.
+///
+/// # Safety
+///
+/// The class lock is held and `span` is in the list.
+unsafe fn unlink(list: &mut List, span: &Span) {
+    // SAFETY: the class lock is held.
+    let (next, prev) = unsafe { span.with_links(|links| (links.next, links.prev)) };
+    // SAFETY: neighbours are null or listed spans other than `span`; the lock is held.
+    match unsafe { prev.as_ref() } {
+        // SAFETY: as above.
+        Some(prev) => unsafe { prev.with_links(|links| links.next = next) },
+        None => list.head = next,
+    }
+    // SAFETY: as above.
+    match unsafe { next.as_ref() } {
+        // SAFETY: as above.
+        Some(next) => unsafe { next.with_links(|links| links.prev = prev) },
+        None => list.tail = prev,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowest_takes_the_lowest_bits() {
+        assert_eq!(lowest(0b1011_0100, 2), 0b0001_0100);
+        assert_eq!(lowest(u64::MAX, 64), u64::MAX);
+        assert_eq!(lowest(u64::MAX, 0), 0);
+        assert_eq!(lowest(0, 5), 0);
+        assert_eq!(lowest(1 << 63, 1), 1 << 63);
+    }
+}

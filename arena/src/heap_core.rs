@@ -1,0 +1,472 @@
+//! A heap, whole: the tiers put together, and every decision between them.
+//!
+//! Lock order, for code that holds more than one: shared cache, cache store, class locks
+//! by rising class, page heap, big blocks. Most paths hold one at a time.
+//!
+//! Block addresses become pointers by exposed provenance: segments and big blocks are
+//! exposed when they are mapped, and the page map vouches for an address before it is
+//! used.
+
+use core::ptr::{self, NonNull};
+
+use crate::big::BigCache;
+use crate::cache_store::{CacheStore, SharedCache};
+use crate::central::Central;
+use crate::fatal::{Misuse, die};
+use crate::faults::Os;
+use crate::os;
+use crate::page_heap::{Given, Growth, PageHeap};
+use crate::page_map::{Entry, PAGE_MAP};
+use crate::purge;
+use crate::segment::Segment;
+use crate::size_class::{block_at, block_size, class_of, span_blocks, span_granules};
+use crate::span::{Kind, Span};
+use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
+use crate::thread_cache::{MAX_BATCH, Push, ThreadCache};
+use crate::units::{CLASS_COUNT, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHIFT};
+
+/// One heap; see the module. Used through `heap.rs` and `process.rs`.
+#[derive(Debug)]
+pub(crate) struct HeapCore {
+    pub(crate) id: u16,
+    pub(crate) os: Os,
+    /// For threads without a cache of their own.
+    pub(crate) shared: Lock<SharedCache>,
+    pub(crate) caches: Lock<CacheStore>,
+    pub(crate) centrals: [Central; CLASS_COUNT],
+    pub(crate) pages: Lock<PageHeap>,
+    pub(crate) big: Lock<BigCache>,
+    /// Granules of blocks, runs and big blocks that may be resident.
+    pub(crate) committed: AtomicUsize,
+    /// Granules given back to the system so far.
+    pub(crate) purged: AtomicUsize,
+    /// Bytes in whole runs and big blocks that the program holds.
+    pub(crate) large: AtomicUsize,
+    /// Classes of which a span may be wholly free, one bit each: a hint.
+    pub(crate) empties: AtomicU64,
+    /// Committed granules at which the next sweep is due.
+    pub(crate) sweep_at: AtomicUsize,
+    /// When the decay policy last looked, in milliseconds; 0 before the first time.
+    pub(crate) ticked_ms: AtomicU64,
+    /// Bytes in an OS page; 0 until it is asked for.
+    os_page: AtomicUsize,
+}
+
+impl HeapCore {
+    pub(crate) const fn new(id: u16, os: Os) -> Self {
+        Self {
+            id,
+            os,
+            shared: Lock::new(SharedCache::new()),
+            caches: Lock::new(CacheStore::new()),
+            centrals: [const { Central::new() }; CLASS_COUNT],
+            pages: Lock::new(PageHeap::new()),
+            big: Lock::new(BigCache::new()),
+            committed: AtomicUsize::new(0),
+            purged: AtomicUsize::new(0),
+            large: AtomicUsize::new(0),
+            empties: AtomicU64::new(0),
+            sweep_at: AtomicUsize::new(purge::KEEP_GRANULES),
+            ticked_ms: AtomicU64::new(0),
+            os_page: AtomicUsize::new(0),
+        }
+    }
+
+    /// Allocates; null when memory is short or the request cannot be met.
+    #[inline]
+    pub(crate) fn alloc(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
+        let Some(class) = class_of(size, align) else {
+            return self.alloc_counted(cache, size, align, Contents::Any);
+        };
+        let block = cache.pop(class);
+        let block = if block.is_null() { self.refill(cache, class) } else { block };
+        if !block.is_null() {
+            cache.credit(size);
+        }
+        block
+    }
+
+    /// Allocates zeroed memory; null as for [`Self::alloc`].
+    pub(crate) fn alloc_zeroed(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
+        if class_of(size, align).is_none() {
+            return self.alloc_counted(cache, size, align, Contents::Zero);
+        }
+        let block = self.alloc(cache, size, align);
+        if !block.is_null() {
+            // SAFETY: a block of at least `size` bytes, just allocated.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    #[cold]
+    fn alloc_counted(
+        &self,
+        cache: &ThreadCache,
+        size: usize,
+        align: usize,
+        contents: Contents,
+    ) -> *mut u8 {
+        let block = self.alloc_large(size, align, contents);
+        if !block.is_null() {
+            cache.credit(size);
+        }
+        block
+    }
+
+    /// Frees a block of the layout it was allocated or last reallocated with.
+    ///
+    /// # Safety
+    ///
+    /// `block` came from this heap with this layout, and nobody uses it any more. (Most
+    /// violations are found and end the process.)
+    #[inline]
+    pub(crate) unsafe fn dealloc(
+        &self,
+        cache: &ThreadCache,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+    ) {
+        match class_of(size, align) {
+            Some(class) => self.dealloc_small(cache, class, block),
+            // SAFETY: by contract.
+            None => unsafe { self.free_large(block) },
+        }
+        cache.debit(size);
+    }
+
+    /// Puts a block of `class` into the magazine, making room when it is full.
+    #[inline]
+    pub(crate) fn dealloc_small(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+        match cache.push(class, block) {
+            Push::Done => {}
+            Push::Twice => die(Misuse::DoubleFree, block.addr()),
+            Push::Full => self.make_room(cache, class, block),
+        }
+    }
+
+    /// Changes the size of a block, in place where that is possible; null when memory is
+    /// short, and then the old block is as it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::dealloc`], with the size and alignment of the old layout.
+    pub(crate) unsafe fn realloc(
+        &self,
+        cache: &ThreadCache,
+        block: *mut u8,
+        (size, align): (usize, usize),
+        new_size: usize,
+    ) -> *mut u8 {
+        let in_place = match (class_of(size, align), class_of(new_size, align)) {
+            (Some(old), Some(new)) => (old == new).then_some(block),
+            // SAFETY: by contract; both sizes are large.
+            (None, None) => unsafe { self.resize_large(block, new_size, align) },
+            _ => None,
+        };
+        if let Some(block) = in_place {
+            cache.credit(new_size.wrapping_sub(size));
+            return block;
+        }
+        let new = self.alloc(cache, new_size, align);
+        if !new.is_null() {
+            // SAFETY: both blocks hold the smaller of the sizes, and they are different.
+            unsafe { ptr::copy_nonoverlapping(block, new, size.min(new_size)) };
+            // SAFETY: by contract; the contents were copied.
+            unsafe { self.dealloc(cache, block, size, align) };
+        }
+        new
+    }
+
+    /// Fetches blocks for the empty magazine of `class` and returns one of them.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+        let mut blocks = [ptr::null_mut(); MAX_BATCH];
+        let want = cache.batch(class);
+        cache.grow(class);
+        let got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
+            return ptr::null_mut();
+        };
+        cache.fill(class, rest);
+        first
+    }
+
+    /// Makes room in the full magazine of `class` and puts `block` there.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+        if !cache.grow(class) {
+            let mut blocks = [ptr::null_mut(); MAX_BATCH];
+            let half = cache.len(class).div_ceil(2).min(MAX_BATCH);
+            let count = cache.drain(class, blocks.get_mut(..half).unwrap_or_default());
+            self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+            self.tick();
+        }
+        cache.push(class, block);
+    }
+
+    /// Gives every block of every magazine of `cache` back to the spans.
+    pub(crate) fn flush(&self, cache: &ThreadCache) {
+        for class in ClassIndex::all() {
+            let mut blocks = [ptr::null_mut(); MAX_BATCH];
+            loop {
+                let count = cache.drain(class, &mut blocks);
+                if count == 0 {
+                    break;
+                }
+                self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Takes up to `out.len()` blocks of `class` from the spans; 0 when memory is short.
+    fn take_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
+        let Some(central) = self.centrals.get(class.get()) else { return 0 };
+        let mut got = 0;
+        loop {
+            let want = out.len() - got;
+            central.take(class, want, |span, word, mask| {
+                self.note_touched(class, span, word, mask);
+                let start = span.start() + word * 64 * block_size(class);
+                let mut rest = mask;
+                while rest != 0 {
+                    let addr = start + rest.trailing_zeros() as usize * block_size(class);
+                    if let Some(slot) = out.get_mut(got) {
+                        *slot = ptr::with_exposed_provenance_mut(addr);
+                    }
+                    got += 1;
+                    rest &= rest - 1;
+                }
+            });
+            if got > 0 || !self.add_span(class) {
+                return got;
+            }
+        }
+    }
+
+    /// Blocks are being handed out: their granules become resident. Under the class lock.
+    fn note_touched(&self, class: ClassIndex, span: &Span, word: usize, mask: u64) {
+        let fresh = span.fresh();
+        if fresh == 0 {
+            return;
+        }
+        let mut touched = 0u64;
+        let mut rest = mask;
+        while rest != 0 {
+            let index = word * 64 + rest.trailing_zeros() as usize;
+            let first = index * block_size(class) >> GRANULE_SHIFT;
+            let last = ((index + 1) * block_size(class) - 1) >> GRANULE_SHIFT;
+            touched |= crate::bitmap::below(last + 1) & !crate::bitmap::below(first);
+            rest &= rest - 1;
+        }
+        span.set_fresh(fresh & !touched);
+        let count = (fresh & touched).count_ones() as usize;
+        // Relaxed: a count for statistics and for the policy.
+        self.committed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds a span to `class`; `false` when memory is short.
+    #[cold]
+    fn add_span(&self, class: ClassIndex) -> bool {
+        let Some(central) = self.centrals.get(class.get()) else { return false };
+        let Some(given) = self.alloc_granules(span_granules(class), 1, Kind::Blocks(class)) else {
+            return false;
+        };
+        let start = given.segment.run_of(given.span).start;
+        let mut fresh = 0u64;
+        for index in 0..span_granules(class) {
+            fresh |= u64::from(given.fresh.get(start + index)) << index;
+        }
+        let words = given.segment.words_for(given.span, class);
+        // SAFETY: the span was just given out to us and is unused; `words_for` gives the
+        // words that belong to it, as many as its class needs.
+        unsafe { given.span.open(class, words, fresh) };
+        central.adopt(class, given.span);
+        true
+    }
+
+    /// Gives out a run of granules. Before the heap's resident part grows it uses what it
+    /// has: spans that became empty, and OS pages inside part-used spans when the policy
+    /// says that it is time.
+    pub(crate) fn alloc_granules(
+        &self,
+        len: usize,
+        align: usize,
+        kind: Kind,
+    ) -> Option<Given<'static>> {
+        self.tick();
+        let alloc = |growth| {
+            self.pages.with(|pages| pages.alloc(self.os, self.id, len, align, kind, growth))
+        };
+        // Relaxed: hints and counts for the policy.
+        let empties = self.empties.load(Ordering::Relaxed) != 0;
+        let committed = self.committed.load(Ordering::Relaxed);
+        let due = purge::sweep_before_growth(committed, self.sweep_at.load(Ordering::Relaxed));
+        if empties || due {
+            if let Some(given) = alloc(Growth::Refuse) {
+                return Some(given);
+            }
+            if due {
+                self.sweep();
+            } else {
+                self.retire_empties();
+            }
+        }
+        alloc(Growth::Allow).or_else(|| {
+            self.relieve();
+            alloc(Growth::Allow)
+        })
+    }
+
+    /// Gives `blocks` of `class` back to their spans, several at once where neighbours
+    /// in the slice are neighbours in memory.
+    fn give_blocks(&self, class: ClassIndex, blocks: &[*mut u8]) {
+        let Some(central) = self.centrals.get(class.get()) else { return };
+        let mut open: Option<Batch<'_>> = None;
+        for &block in blocks {
+            let addr = block.addr();
+            let batch = match open.take() {
+                Some(batch) if batch.covers(addr) => batch,
+                done => {
+                    self.finish_batch(central, class, done);
+                    let span = self.span_of_block(class, addr);
+                    let start = span.start();
+                    let end = start + span_granules(class) * GRANULE_BYTES;
+                    Batch { span, start, end, word: 0, mask: 0 }
+                }
+            };
+            open = Some(self.add_to_batch(central, class, batch, addr));
+        }
+        self.finish_batch(central, class, open);
+        central.note_given(blocks.len());
+    }
+
+    fn add_to_batch<'a>(
+        &self,
+        central: &Central,
+        class: ClassIndex,
+        mut batch: Batch<'a>,
+        addr: usize,
+    ) -> Batch<'a> {
+        let offset = addr - batch.start;
+        let index = block_at(class, offset);
+        if index * block_size(class) != offset || index >= span_blocks(class) {
+            die(Misuse::Interior, addr);
+        }
+        let bit = 1u64 << (index % 64);
+        if batch.word != index / 64 && batch.mask != 0 {
+            self.finish_batch(central, class, Some(Batch { ..batch }));
+            batch.mask = 0;
+        }
+        if batch.mask & bit != 0 {
+            die(Misuse::DoubleFree, addr);
+        }
+        batch.word = index / 64;
+        batch.mask |= bit;
+        batch
+    }
+
+    fn finish_batch(&self, central: &Central, class: ClassIndex, batch: Option<Batch<'_>>) {
+        let Some(batch) = batch.filter(|batch| batch.mask != 0) else { return };
+        // SAFETY: the blocks of the mask came out of a magazine of this class, and their
+        // span is of this class (`span_of_block`): we hold them, unless the program freed
+        // what it did not own, which `give` reports as far as it can be seen.
+        match unsafe { central.give(class, batch.span, batch.word, batch.mask) } {
+            Ok(false) => {}
+            Ok(true) => {
+                // Relaxed: a hint for the next time that memory is wanted.
+                self.empties.fetch_or(1 << class.get(), Ordering::Relaxed);
+            }
+            Err(misuse) => {
+                let first = batch.word * 64 + batch.mask.trailing_zeros() as usize;
+                die(misuse, batch.start + first * block_size(class))
+            }
+        }
+    }
+
+    /// The span of `class` that holds `addr`; ends the process when there is none.
+    fn span_of_block(&self, class: ClassIndex, addr: usize) -> &'static Span {
+        let Some(segment) = self.segment_of(addr) else { die(Misuse::Foreign, addr) };
+        match (segment.kind_at(addr), segment.span_at(addr)) {
+            (Kind::Blocks(found), Some(span)) if found == class => span,
+            (Kind::Unused, _) | (_, None) => die(Misuse::DoubleFree, addr),
+            _ => die(Misuse::WrongLayout, addr),
+        }
+    }
+
+    /// The segment of this heap that holds `addr`.
+    #[inline]
+    pub(crate) fn segment_of(&self, addr: usize) -> Option<&'static Segment> {
+        match PAGE_MAP.lookup(addr) {
+            // SAFETY: the page map has a segment of this heap there, and the heap lives.
+            Entry::Segment { heap } if heap == self.id => Some(unsafe { Segment::containing(addr) }),
+            _ => None,
+        }
+    }
+
+    /// Bytes in an OS page.
+    pub(crate) fn os_page(&self) -> usize {
+        // Relaxed: whoever computes it computes the same.
+        match self.os_page.load(Ordering::Relaxed) {
+            0 => {
+                let size = os::page_size();
+                self.os_page.store(size, Ordering::Relaxed);
+                size
+            }
+            size => size,
+        }
+    }
+
+    /// A cache for a thread, or `None` when memory is short.
+    pub(crate) fn acquire_cache(&self) -> Option<NonNull<ThreadCache>> {
+        self.caches.with(|store| store.acquire(self.os))
+    }
+
+    /// Empties a cache and takes it back.
+    ///
+    /// # Safety
+    ///
+    /// The cache came from [`Self::acquire_cache`], and its thread has stopped using it.
+    pub(crate) unsafe fn release_cache(&self, cache: NonNull<ThreadCache>) {
+        // SAFETY: caches live as long as the heap, and by contract we are its only user.
+        self.flush(unsafe { cache.as_ref() });
+        let os_page = self.os_page();
+        // SAFETY: by contract; the magazines are empty now.
+        self.caches.with(|store| unsafe { store.release(self.os, os_page, cache) });
+    }
+
+    /// Runs `f` with the cache that threads without their own share; `None` when memory
+    /// is short.
+    pub(crate) fn with_shared<R>(&self, f: impl FnOnce(&ThreadCache) -> R) -> Option<R> {
+        self.shared.with(|shared| {
+            // Relaxed: used under the lock alone.
+            let mut cache = NonNull::new(shared.0.load(Ordering::Relaxed));
+            if cache.is_none() {
+                cache = self.acquire_cache();
+                let pointer = cache.map_or(ptr::null_mut(), NonNull::as_ptr);
+                shared.0.store(pointer, Ordering::Relaxed);
+            }
+            // SAFETY: caches live as long as the heap; the lock makes us its only user.
+            cache.map(|cache| f(unsafe { cache.as_ref() }))
+        })
+    }
+}
+
+/// Blocks of one word of one span that are about to be given back.
+#[derive(Debug)]
+struct Batch<'a> {
+    span: &'a Span,
+    start: usize,
+    end: usize,
+    word: usize,
+    mask: u64,
+}
+
+impl Batch<'_> {
+    fn covers(&self, addr: usize) -> bool {
+        self.start <= addr && addr < self.end
+    }
+}

@@ -1,0 +1,334 @@
+//! Allocations above 32 KiB or aligned beyond 4 KiB: runs of granules in segments up to
+//! 1 MiB, mappings of their own above.
+
+use core::ptr;
+
+use crate::big::worth_keeping;
+use crate::bitmap::Bits;
+use crate::fatal::{Misuse, die};
+use crate::heap_core::HeapCore;
+use crate::os;
+use crate::page_heap::{Given, MAX_RUN_BYTES, publish};
+use crate::page_map::{Entry, PAGE_MAP};
+use crate::segment::Segment;
+use crate::size_class::block_size;
+use crate::span::{Kind, Span};
+use crate::sync::Ordering;
+use crate::units::{Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for};
+
+/// Largest size that is tried: no address space holds more.
+const MAX_BYTES: usize = isize::MAX as usize;
+
+/// Where a pointer that somebody frees without a layout points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A block of a class, or the inside of one.
+    Small(usize),
+    /// The start of a block of this many bytes of whole granules.
+    Large(usize),
+}
+
+impl HeapCore {
+    /// Allocates a block of whole granules; null when memory is short.
+    pub(crate) fn alloc_large(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
+        if size > MAX_BYTES || align > MAX_BYTES {
+            return ptr::null_mut();
+        }
+        if size <= MAX_RUN_BYTES && align <= MAX_RUN_BYTES {
+            self.alloc_run(size, align, contents)
+        } else {
+            self.alloc_big(size, align, contents)
+        }
+    }
+
+    fn alloc_run(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
+        let Some(len) = granules_for(size.max(1)) else { return ptr::null_mut() };
+        let align = (align >> GRANULE_SHIFT).max(1);
+        let Some(given) = self.alloc_granules(len, align, Kind::Whole) else {
+            return ptr::null_mut();
+        };
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_add(given.fresh_count, Ordering::Relaxed);
+        self.large.fetch_add(len * GRANULE_BYTES, Ordering::Relaxed);
+        if contents == Contents::Zero {
+            zero_dirty(&given);
+        }
+        ptr::with_exposed_provenance_mut(given.span.start())
+    }
+
+    fn alloc_big(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
+        let align = align.max(SEGMENT_BYTES);
+        let Some(len) = align_up(size, self.os_page().max(GRANULE_BYTES)) else {
+            return ptr::null_mut();
+        };
+        let kept = self.big.with(|big| big.take(len, align));
+        let (addr, len, fresh) = match kept {
+            Some(kept) => (kept.addr, kept.len, false),
+            None => match self.map_big(len, align) {
+                Some(addr) => (addr, len, true),
+                None => return ptr::null_mut(),
+            },
+        };
+        if !publish(self.os, addr, self.big_entry(len)) {
+            // SAFETY: the mapping is ours and nobody knows it.
+            unsafe { self.drop_mapping(addr, len) };
+            return ptr::null_mut();
+        }
+        self.large.fetch_add(len, Ordering::Relaxed);
+        let block = ptr::with_exposed_provenance_mut::<u8>(addr);
+        // SAFETY: the whole mapping is ours and its contents are dead.
+        if contents == Contents::Zero && !fresh && !unsafe { self.os.purge(addr, len) } {
+            // SAFETY: `len >= size` bytes are mapped and ours.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    /// Maps `len` bytes, which count as committed; tries again after relieving the heap.
+    fn map_big(&self, len: usize, align: usize) -> Option<usize> {
+        let mapped = self.os.map_aligned(len, align).or_else(|| {
+            self.relieve();
+            self.os.map_aligned(len, align)
+        })?;
+        // Relaxed: a count for statistics and for the policy.
+        self.committed.fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
+        Some(mapped.as_ptr().expose_provenance())
+    }
+
+    /// Unmaps a big block that is not in the page map.
+    ///
+    /// # Safety
+    ///
+    /// The range is one mapping of this heap that nobody uses.
+    pub(crate) unsafe fn drop_mapping(&self, addr: usize, len: usize) {
+        // SAFETY: by contract. If the system refuses to unmap, the memory can still be
+        // given back; the address space is lost.
+        if !unsafe { self.os.unmap(addr, len) } {
+            // SAFETY: by contract.
+            unsafe { self.os.purge(addr, len) };
+        }
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_sub(len >> GRANULE_SHIFT, Ordering::Relaxed);
+        self.purged.fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
+    }
+
+    fn big_entry(&self, len: usize) -> Entry {
+        Entry::Big { heap: self.id, granules: len >> GRANULE_SHIFT }
+    }
+
+    /// Where `block` points to; ends the process when it is not of this heap.
+    #[inline]
+    pub(crate) fn locate(&self, block: *mut u8) -> Place {
+        let addr = block.addr();
+        if let Some(segment) = self.segment_of(addr) {
+            if let Kind::Blocks(class) = segment.kind_at(addr) {
+                return Place::Small(class.get());
+            }
+        }
+        Place::Large(self.locate_large(addr))
+    }
+
+    fn locate_large(&self, addr: usize) -> usize {
+        match PAGE_MAP.lookup(addr) {
+            Entry::Big { heap, granules } if heap == self.id => {
+                if addr.is_multiple_of(SEGMENT_BYTES) {
+                    return granules << GRANULE_SHIFT;
+                }
+                die(Misuse::Interior, addr)
+            }
+            Entry::Segment { heap } if heap == self.id => {
+                // SAFETY: the page map has a segment of this heap there.
+                let segment: &Segment = unsafe { Segment::containing(addr) };
+                match (segment.kind_at(addr), segment.span_at(addr)) {
+                    (Kind::Whole, Some(span)) if span.start() == addr => {
+                        span.granules() << GRANULE_SHIFT
+                    }
+                    (Kind::Whole, Some(_)) => die(Misuse::Interior, addr),
+                    (Kind::Blocks(_), _) => die(Misuse::WrongLayout, addr),
+                    _ => die(Misuse::DoubleFree, addr),
+                }
+            }
+            _ if self.big.with(|big| big.holds(addr)) => die(Misuse::DoubleFree, addr),
+            _ => die(Misuse::Foreign, addr),
+        }
+    }
+
+    /// Frees a block of whole granules.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the block any more. A pointer that is no such block ends the process.
+    pub(crate) unsafe fn free_large(&self, block: *mut u8) {
+        let addr = block.addr();
+        let len = self.locate_large(addr);
+        // Relaxed: a count for statistics.
+        self.large.fetch_sub(len, Ordering::Relaxed);
+        match self.segment_of(addr) {
+            Some(segment) => {
+                self.pages.with(|pages| {
+                    // The owner is looked up again under the lock: of two threads that
+                    // free the same block, one finds it gone.
+                    let span = match segment.span_at(addr) {
+                        Some(span) if span.kind() == Kind::Whole && span.start() == addr => span,
+                        _ => die(Misuse::DoubleFree, addr),
+                    };
+                    // SAFETY: a whole span of this heap's segment; by contract unused.
+                    unsafe { pages.free(segment, span, &Bits::new()) };
+                });
+            }
+            None => {
+                PAGE_MAP.clear(addr);
+                // SAFETY: by contract nobody uses it, and it left the page map.
+                unsafe { self.retire_big(addr, len) };
+            }
+        }
+        self.tick();
+    }
+
+    /// # Safety
+    ///
+    /// The range is one mapping of this heap that nobody uses and that is not in the map.
+    unsafe fn retire_big(&self, addr: usize, len: usize) {
+        if !worth_keeping(len) {
+            // SAFETY: by contract.
+            unsafe { self.drop_mapping(addr, len) };
+            return;
+        }
+        let now = os::now_ms();
+        while !self.big.with(|big| big.put(addr, len, now)) {
+            let Some(oldest) = self.big.with(|big| big.take_oldest()) else {
+                // SAFETY: by contract.
+                unsafe { self.drop_mapping(addr, len) };
+                return;
+            };
+            // SAFETY: kept mappings are unused.
+            unsafe { self.drop_mapping(oldest.addr, oldest.len) };
+        }
+    }
+
+    /// Changes the size of a large block without copying; `None` when it must move to
+    /// another kind of place.
+    ///
+    /// # Safety
+    ///
+    /// The block is in use by the caller, and came from this heap; `new_size` is not one
+    /// for a size class.
+    pub(crate) unsafe fn resize_large(
+        &self,
+        block: *mut u8,
+        new_size: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        let addr = block.addr();
+        let old_len = self.locate_large(addr);
+        if new_size > MAX_BYTES {
+            return None;
+        }
+        let segment = self.segment_of(addr);
+        if let Some(segment) = segment {
+            let span = segment.span_at(addr)?;
+            let fits = new_size <= MAX_RUN_BYTES && self.resize_run(segment, span, new_size);
+            return fits.then_some(block);
+        }
+        let len = align_up(new_size, self.os_page().max(GRANULE_BYTES))?;
+        if new_size <= MAX_RUN_BYTES && len < old_len / 2 {
+            return None;
+        }
+        // SAFETY: by contract.
+        unsafe { self.resize_big(addr, old_len, len, align) }
+    }
+
+    fn resize_run(&self, segment: &'static Segment, span: &Span, new_size: usize) -> bool {
+        let Some(len) = granules_for(new_size.max(1)) else { return false };
+        let old = span.granules();
+        if len == old {
+            return true;
+        }
+        // SAFETY: the span is a whole one of the segment and the caller's; the part that
+        // it loses is unused by the caller's will.
+        let fresh = self.pages.with(|pages| unsafe { pages.resize(segment, span, len) });
+        let Some(fresh) = fresh else { return false };
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_add(fresh, Ordering::Relaxed);
+        self.large.fetch_add(len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES), Ordering::Relaxed);
+        true
+    }
+
+    /// # Safety
+    ///
+    /// `addr` is a big block of this heap of `old` bytes, in use by the caller.
+    unsafe fn resize_big(
+        &self,
+        addr: usize,
+        old: usize,
+        len: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        let block = ptr::with_exposed_provenance_mut::<u8>(addr);
+        if len == old {
+            return Some(block);
+        }
+        if len < old {
+            // SAFETY: the tail is unused by the caller's will.
+            if unsafe { self.os.unmap(addr + len, old - len) } {
+                self.note_big(addr, old, len);
+            }
+            return Some(block);
+        }
+        // SAFETY: a whole mapping of ours.
+        if unsafe { self.os.extend(addr, old, len) } {
+            self.note_big(addr, old, len);
+            return Some(block);
+        }
+        let target = self.os.map_aligned(len, align.max(SEGMENT_BYTES))?;
+        let to = target.as_ptr().expose_provenance();
+        if !publish(self.os, to, self.big_entry(len)) {
+            // SAFETY: made above and unknown to others.
+            unsafe { self.os.unmap(to, len) };
+            return None;
+        }
+        // Cleared first: once the pages have moved, another thread may map the old place.
+        PAGE_MAP.clear(addr);
+        // SAFETY: both are whole mappings of ours; only the caller refers to the old one.
+        if unsafe { self.os.relocate(addr, old, to, len) } {
+            self.committed.fetch_add((len - old) >> GRANULE_SHIFT, Ordering::Relaxed);
+            self.large.fetch_add(len - old, Ordering::Relaxed);
+            return Some(ptr::with_exposed_provenance_mut(to));
+        }
+        // The target may be gone or not; its address space is given up rather than
+        // unmapped under a thread that may have got it meanwhile.
+        PAGE_MAP.clear(to);
+        // The leaf is there already, so publishing needs no memory.
+        publish(self.os, addr, self.big_entry(old));
+        None
+    }
+
+    fn note_big(&self, addr: usize, old: usize, len: usize) {
+        publish(self.os, addr, self.big_entry(len));
+        let granules = (len >> GRANULE_SHIFT).wrapping_sub(old >> GRANULE_SHIFT);
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_add(granules, Ordering::Relaxed);
+        self.large.fetch_add(len.wrapping_sub(old), Ordering::Relaxed);
+    }
+
+    /// Bytes that the block at `block` can hold; ends the process when it is none.
+    pub(crate) fn usable_size(&self, block: *mut u8) -> usize {
+        match self.locate(block) {
+            Place::Small(class) => block_size(crate::units::ClassIndex::new(class)),
+            Place::Large(len) => len,
+        }
+    }
+}
+
+/// Zeroes the granules of a run that are not known to be zero.
+fn zero_dirty(given: &Given<'_>) {
+    let run: Run = given.segment.run_of(given.span);
+    let mut from = run.start;
+    while let Some(dirty) = given.fresh.next_run(from, false).filter(|r| r.start < run.end()) {
+        let end = dirty.end().min(run.end());
+        let at = ptr::with_exposed_provenance_mut::<u8>(given.segment.addr_of(dirty.start));
+        // SAFETY: granules of a run that was just given out to us.
+        unsafe { at.write_bytes(0, (end - dirty.start) * GRANULE_BYTES) };
+        from = end;
+    }
+}

@@ -1,0 +1,172 @@
+//! Linux (x86-64, aarch64).
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+
+/// Bytes in an OS page.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // The call cannot fail for this name; a nonsense answer must not become a mask.
+    usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
+}
+
+/// Maps `len` bytes of zeroed memory.
+pub(crate) fn map(len: usize) -> Option<NonNull<u8>> {
+    map_flags(0, len, 0)
+}
+
+/// Maps `len` bytes of zeroed memory at `addr`, if nothing is mapped there.
+pub(crate) fn map_at(addr: usize, len: usize) -> Option<NonNull<u8>> {
+    let got = map_flags(addr, len, libc::MAP_FIXED_NOREPLACE)?;
+    if got.as_ptr().addr() == addr {
+        return Some(got);
+    }
+    // A kernel before 4.17 takes the flag for a hint and may map elsewhere.
+    // SAFETY: the mapping was made just above and nobody else knows it.
+    unsafe { unmap(got.as_ptr().addr(), len) };
+    None
+}
+
+fn map_flags(addr: usize, len: usize, flags: i32) -> Option<NonNull<u8>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags;
+    let hint = ptr::without_provenance_mut::<c_void>(addr);
+    // SAFETY: an anonymous mapping without MAP_FIXED replaces no memory in use.
+    let got = unsafe { libc::mmap(hint, len, protection, flags, -1, 0) };
+    if got == libc::MAP_FAILED { None } else { NonNull::new(got.cast()) }
+}
+
+/// Forgets the pages of `addr .. addr + len`.
+///
+/// # Safety
+///
+/// The range was mapped by this module and nothing refers to it any more.
+pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
+    // SAFETY: by contract the range is ours and unused.
+    unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) == 0 }
+}
+
+/// Gives the memory of `addr .. addr + len` back; it reads as zero afterwards.
+///
+/// # Safety
+///
+/// The range was mapped by this module, both ends are multiples of the OS page size,
+/// and its contents are dead.
+pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
+    // SAFETY: by contract the range is ours and its contents are not needed.
+    // MADV_DONTNEED and not MADV_FREE, so that the resident size tells the truth.
+    unsafe { libc::madvise(ptr::with_exposed_provenance_mut(addr), len, libc::MADV_DONTNEED) == 0 }
+}
+
+/// Grows the mapping `addr .. addr + old` to `new` bytes without moving it.
+///
+/// # Safety
+///
+/// The range is one whole mapping made by this module.
+pub(crate) unsafe fn extend(addr: usize, old: usize, new: usize) -> bool {
+    let at = ptr::with_exposed_provenance_mut(addr);
+    // SAFETY: by contract the mapping is ours; without MREMAP_MAYMOVE it stays in place.
+    unsafe { libc::mremap(at, old, new, 0) != libc::MAP_FAILED }
+}
+
+/// Moves the pages of `from .. from + old` to `to`, where `new` bytes are mapped after.
+///
+/// # Safety
+///
+/// Both ranges are mappings made by this module (`to` one of `new` bytes), they do not
+/// overlap, and nothing refers to either.
+pub(crate) unsafe fn relocate(from: usize, old: usize, to: usize, new: usize) -> bool {
+    let source = ptr::with_exposed_provenance_mut(from);
+    let target = ptr::with_exposed_provenance_mut::<c_void>(to);
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: by contract both ranges are ours, so replacing the target harms nobody.
+    unsafe { libc::mremap(source, old, new, flags, target) != libc::MAP_FAILED }
+}
+
+/// Milliseconds of the monotonic clock, with the resolution of the kernel's tick.
+pub(crate) fn now_ms() -> u64 {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `time` is valid for writes of a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, time.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid timespec, and the call above wrote one if it wrote.
+    let time = unsafe { time.assume_init() };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Sleeps while `*word` is `value`.
+///
+/// # Safety
+///
+/// `word` points to a live 32-bit atomic.
+pub(crate) unsafe fn wait(word: *const u32, value: u32) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let for_ever = ptr::null::<libc::timespec>();
+    let errno = errno();
+    // SAFETY: by contract the word is live; the other arguments fit FUTEX_WAIT.
+    unsafe { libc::syscall(libc::SYS_futex, word, operation, value, for_ever) };
+    set_errno(errno);
+}
+
+/// Wakes one thread that sleeps in [`wait`] on `word`.
+pub(crate) fn wake_one(word: *const u32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    let errno = errno();
+    // SAFETY: FUTEX_WAKE does not read the word; a stale address wakes nobody.
+    unsafe { libc::syscall(libc::SYS_futex, word, operation, 1) };
+    set_errno(errno);
+}
+
+/// The calling thread's errno: freeing memory must not change it.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: the location is valid for the calling thread as long as it lives.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Puts back what [`errno`] gave.
+pub(crate) fn set_errno(value: i32) {
+    // SAFETY: the location is valid for the calling thread as long as it lives.
+    unsafe { *libc::__errno_location() = value };
+}
+
+/// Writes to standard error without a buffer.
+pub(crate) fn write_stderr(bytes: &[u8]) {
+    // SAFETY: the pointer and the length are those of a live slice.
+    unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Ends the process by SIGABRT.
+pub(crate) fn abort() -> ! {
+    // SAFETY: abort has no preconditions.
+    unsafe { libc::abort() }
+}
+
+/// What [`on_thread_exit`] gives and [`arm_thread_exit`] takes.
+pub(crate) type ExitKey = libc::pthread_key_t;
+
+/// Makes a key whose destructor is `run`.
+pub(crate) fn on_thread_exit(run: unsafe extern "C" fn(*mut c_void)) -> Option<ExitKey> {
+    let mut key = 0;
+    // SAFETY: `key` is valid for writes, and `run` is a function for the whole program.
+    let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(run)) };
+    (failed == 0).then_some(key)
+}
+
+/// Has the destructor of `key` called with `value` (not null) when this thread ends.
+pub(crate) fn arm_thread_exit(key: ExitKey, value: *mut c_void) -> bool {
+    // SAFETY: the key was made by `on_thread_exit` and is never deleted.
+    unsafe { libc::pthread_setspecific(key, value) == 0 }
+}
+
+/// Registers handlers around fork.
+pub(crate) fn on_fork(
+    before: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) {
+    // SAFETY: the handlers are functions for the whole program.
+    // Failure (no memory) leaves fork as it is without handlers; nothing better is left.
+    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
+}

@@ -1,0 +1,184 @@
+//! Memory on its way back: from spans to the page heap, and from there to the system.
+//! `purge.rs` decides, this module acts.
+
+use crate::bitmap::Bits;
+use crate::heap_core::HeapCore;
+use crate::os;
+use crate::purge;
+use crate::segment::Segment;
+use crate::size_class::{block_at, span_blocks, span_granules};
+use crate::span::Span;
+use crate::sync::{AtomicU64, Ordering};
+use crate::units::{ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run};
+
+/// Granules that are purged while the page-heap lock is held at once: 4 MiB.
+const PURGE_BATCH: usize = 1024;
+
+impl HeapCore {
+    /// Lets the decay policy look at the heap, if it is time. Called from slow paths.
+    pub(crate) fn tick(&self) {
+        let now = os::now_ms();
+        // Relaxed: the exchange only elects one thread; no data hangs on it.
+        let last = self.ticked_ms.load(Ordering::Relaxed);
+        let elapsed = now.saturating_sub(last);
+        if elapsed < purge::TICK_MS
+            || self
+                .ticked_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return;
+        }
+        if last == 0 {
+            return;
+        }
+        self.retire_empties();
+        let idle = self.pages.with(|pages| pages.take_idle());
+        let excess = idle - purge::retained(idle, elapsed).min(idle);
+        self.purge_dirty(excess);
+        while let Some(kept) = self.big.with(|big| big.take_expired(now)) {
+            // SAFETY: kept mappings are unused.
+            unsafe { self.drop_mapping(kept.addr, kept.len) };
+        }
+    }
+
+    /// Gives up to `amount` dirty granules back to the system; returns how many.
+    fn purge_dirty(&self, amount: usize) -> usize {
+        let os_page = self.os_page();
+        let mut left = amount;
+        while left > 0 {
+            let batch = left.min(PURGE_BATCH);
+            let got = self.pages.with(|pages| {
+                let keep = pages.dirty().saturating_sub(batch);
+                pages.purge(self.os, os_page, keep, batch)
+            });
+            if got == 0 {
+                break;
+            }
+            self.note_purged(got);
+            left = left.saturating_sub(got);
+        }
+        amount - left
+    }
+
+    /// Returns wholly free spans to the page heap.
+    pub(crate) fn retire_empties(&self) {
+        // Relaxed: a hint; a bit that is set again meanwhile is seen next time.
+        let classes = self.empties.swap(0, Ordering::Relaxed);
+        for class in ClassIndex::all().filter(|class| classes >> class.get() & 1 == 1) {
+            self.sweep_class(class, |_| {});
+        }
+    }
+
+    /// Returns wholly free spans to the page heap, and the free OS pages inside the
+    /// others to the system.
+    pub(crate) fn sweep(&self) {
+        // Relaxed: counts for the policy.
+        let before = self.purged.load(Ordering::Relaxed);
+        self.empties.store(0, Ordering::Relaxed);
+        for class in ClassIndex::all() {
+            self.sweep_class(class, |span| self.purge_inside(class, span));
+        }
+        let freed = self.purged.load(Ordering::Relaxed).wrapping_sub(before);
+        let committed = self.committed.load(Ordering::Relaxed);
+        self.sweep_at.store(purge::next_sweep(committed, freed), Ordering::Relaxed);
+    }
+
+    fn sweep_class(&self, class: ClassIndex, visit: impl FnMut(&Span)) {
+        let Some(central) = self.centrals.get(class.get()) else { return };
+        central.sweep(class, visit, |span| {
+            // SAFETY: a span's start lies in its segment, of this heap.
+            let segment = unsafe { Segment::containing(span.start()) };
+            let run = segment.run_of(span);
+            let mut fresh = Bits::new();
+            for index in 0..run.len {
+                if span.fresh() >> index & 1 == 1 {
+                    fresh.assign(Run { start: run.start + index, len: 1 }, true);
+                }
+            }
+            // SAFETY: every block of the span is free and the class has let go of it.
+            self.pages.with(|pages| unsafe { pages.free(segment, span, &fresh) });
+        });
+    }
+
+    /// Purges the OS pages of a part-used span on which every block is free. The class
+    /// lock is held: nobody takes blocks, and free ones stay free.
+    fn purge_inside(&self, class: ClassIndex, span: &Span) {
+        // SAFETY: the class lock is held and the span is of this class.
+        let words = unsafe { span.words(class) };
+        if crate::span::all_free(words, class) {
+            // It goes to the page heap whole, which purges it in its time.
+            return;
+        }
+        let step = (self.os_page() >> GRANULE_SHIFT).max(1);
+        let mut fresh = span.fresh();
+        let mut first = 0;
+        while first + step <= span_granules(class) {
+            let mut len = 0;
+            while first + len + step <= span_granules(class)
+                && pages_are_free(class, words, first + len, step)
+            {
+                len += step;
+            }
+            let mask = crate::bitmap::below(first + len) & !crate::bitmap::below(first);
+            let resident = (mask & !fresh).count_ones() as usize;
+            let addr = span.start() + (first << GRANULE_SHIFT);
+            // SAFETY: whole OS pages of a span of ours on which every block is free, and
+            // stays free as long as the class lock is held.
+            if resident > 0 && unsafe { self.os.purge(addr, len << GRANULE_SHIFT) } {
+                fresh |= mask;
+                self.note_purged(resident);
+            }
+            first += len + step;
+        }
+        span.set_fresh(fresh);
+    }
+
+    fn note_purged(&self, granules: usize) {
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_sub(granules, Ordering::Relaxed);
+        self.purged.fetch_add(granules, Ordering::Relaxed);
+    }
+
+    /// Memory or address space is exhausted: gives back what can be given back at once.
+    #[cold]
+    pub(crate) fn relieve(&self) {
+        self.retire_empties();
+        while let Some(kept) = self.big.with(|big| big.take_oldest()) {
+            // SAFETY: kept mappings are unused.
+            unsafe { self.drop_mapping(kept.addr, kept.len) };
+        }
+        let hollowed = self.pages.with(|pages| {
+            let before = pages.dirty();
+            pages.hollow_out(self.os);
+            before - pages.dirty()
+        });
+        self.note_purged(hollowed);
+    }
+
+    /// Gives everything back to the system that no block pins; returns bytes.
+    pub(crate) fn trim(&self) -> usize {
+        // Relaxed: a count.
+        let before = self.purged.load(Ordering::Relaxed);
+        self.sweep();
+        self.purge_dirty(usize::MAX);
+        while let Some(kept) = self.big.with(|big| big.take_oldest()) {
+            // SAFETY: kept mappings are unused.
+            unsafe { self.drop_mapping(kept.addr, kept.len) };
+        }
+        self.purged.load(Ordering::Relaxed).wrapping_sub(before) * GRANULE_BYTES
+    }
+}
+
+/// Whether every block that overlaps granules `first .. first + len` is free.
+fn pages_are_free(class: ClassIndex, words: &[AtomicU64], first: usize, len: usize) -> bool {
+    let blocks = span_blocks(class);
+    let from = block_at(class, first << GRANULE_SHIFT);
+    let last = block_at(class, ((first + len) << GRANULE_SHIFT) - 1).min(blocks - 1);
+    // A tail without blocks has `from > last`: trivially free.
+    (from..=last).all(|index| {
+        // Acquire: the freeing thread's last accesses come before the purge.
+        let word = words.get(index / 64).map_or(0, |word| word.load(Ordering::Acquire));
+        word >> (index % 64) & 1 == 1
+    })
+}

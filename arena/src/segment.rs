@@ -1,0 +1,302 @@
+//! A segment: 4 MiB of address space at a multiple of 4 MiB, with its metadata in front.
+//!
+//! ```text
+//! low                                                                        high
+//! | Segment: state, kinds, owners | spans | words |  granules given out … |
+//! |<------------ HEADER_GRANULES granules ------------->|<------- payload ----->|
+//! ```
+//!
+//! Only what is touched of the header becomes resident: a page or two for a small heap.
+//!
+//! Invariants:
+//! - G1: `owners[g]` is 1 + the index of the span that granule `g` belongs to, or 0.
+//! - G2: `kinds[g]` is the packed kind of that span while the granule is given out.
+//! - G3: a granule whose `fresh` bit is set is not resident and reads as zero; bits of
+//!   granules that belong to spans of blocks are kept in the span, and clear here.
+//! - G4: `longest` is the length of the longest run of granules not `used`.
+
+use core::mem::size_of;
+use core::ptr::{self, NonNull};
+
+use crate::bitmap::Bits;
+use crate::span::{INLINE_WORDS, Kind, MAX_WORDS, Span, word_count};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering, UnsafeCell};
+use crate::units::{
+    ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
+};
+
+/// Spans in a segment: the smallest run that is not a span of blocks has nine granules.
+const MAX_SPANS: usize = 128;
+/// Granules of metadata at the start of a segment.
+/// Rounded so that the payload starts on an OS page of 64 KiB too.
+pub(crate) const HEADER_GRANULES: usize =
+    size_of::<Segment>().div_ceil(GRANULE_BYTES).next_multiple_of(16);
+/// Granules of a segment that can be given out.
+pub(crate) const PAYLOAD_GRANULES: usize = SEGMENT_GRANULES - HEADER_GRANULES;
+
+/// Fields that only the holder of the page-heap lock touches.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Granules given out, and those of the header.
+    pub(crate) used: Bits,
+    /// Granules that are not resident (G3).
+    pub(crate) fresh: Bits,
+    /// Span descriptors not in use, one bit each.
+    free_spans: u128,
+    pub(crate) longest: usize,
+    pub(crate) next: *const Segment,
+    pub(crate) prev: *const Segment,
+}
+
+/// The metadata at the start of a segment; see the module.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Segment {
+    /// Whether the payload is unmapped.
+    hollow: AtomicBool,
+    state: UnsafeCell<State>,
+    kinds: [AtomicU8; SEGMENT_GRANULES],
+    owners: [AtomicU8; SEGMENT_GRANULES],
+    spans: [Span; MAX_SPANS],
+    words: [[AtomicU64; MAX_WORDS]; MAX_SPANS],
+}
+
+const _: () = assert!(MAX_SPANS < u8::MAX as usize);
+// Nine granules are the smallest allocation of whole granules (above 32 KiB), and aligned
+// ones may be smaller: descriptors may run out before granules do, which `alloc` reports.
+const _: () = assert!(HEADER_GRANULES < 64);
+
+impl Segment {
+    /// Makes `memory` a segment with a free payload.
+    ///
+    /// # Safety
+    ///
+    /// `memory` is `SEGMENT_BYTES` of zeroed memory at a multiple of `SEGMENT_BYTES`,
+    /// owned by the caller and mapped for as long as the result is used.
+    pub(crate) unsafe fn initialise<'a>(memory: NonNull<u8>) -> &'a Self {
+        let segment = memory.cast::<Self>();
+        let mut used = Bits::new();
+        used.assign(Run { start: 0, len: HEADER_GRANULES }, true);
+        let mut fresh = Bits::new();
+        fresh.assign(Run { start: HEADER_GRANULES, len: PAYLOAD_GRANULES }, true);
+        let state = State {
+            used,
+            fresh,
+            free_spans: u128::MAX,
+            longest: PAYLOAD_GRANULES,
+            next: ptr::null(),
+            prev: ptr::null(),
+        };
+        // SAFETY: the memory is large enough, aligned and ours by contract. All other fields are atomics and spans, for which the zeroes
+        // that the memory holds are valid (`Span`: "all zeros is a valid, unused span").
+        unsafe { (&raw mut (*segment.as_ptr()).state).write(UnsafeCell::new(state)) };
+        // SAFETY: every field is initialised now, and the memory outlives `'a` by contract.
+        unsafe { segment.as_ref() }
+    }
+
+    /// The segment that holds `addr`.
+    ///
+    /// # Safety
+    ///
+    /// The page map says that `addr` lies in a segment of a heap that lives during `'a`.
+    #[inline]
+    pub(crate) unsafe fn containing<'a>(addr: usize) -> &'a Self {
+        let start = addr & !(SEGMENT_BYTES - 1);
+        // SAFETY: by contract an initialised segment starts there, and its header stays
+        // mapped while the heap lives (S4). Its address was exposed in `expose`.
+        unsafe { &*ptr::with_exposed_provenance::<Self>(start) }
+    }
+
+    /// Address of the segment, usable in [`Self::containing`].
+    pub(crate) fn expose(&self) -> usize {
+        ptr::from_ref(self).expose_provenance()
+    }
+
+    /// Whether the payload is unmapped.
+    pub(crate) fn is_hollow(&self) -> bool {
+        // Relaxed: written under the page-heap lock, read when the heap is dropped.
+        self.hollow.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the payload is unmapped; the page-heap lock is held.
+    pub(crate) fn set_hollow(&self, hollow: bool) {
+        // Relaxed: as in `is_hollow`.
+        self.hollow.store(hollow, Ordering::Relaxed);
+    }
+
+    /// Runs `f` on the fields under the page-heap lock.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the page-heap lock of the segment's heap, and `f` does not come
+    /// back here for the same segment.
+    #[inline]
+    pub(crate) unsafe fn with_state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        // SAFETY: by contract nobody else touches the state meanwhile.
+        self.state.with_mut(|state| f(unsafe { &mut *state }))
+    }
+
+    /// What the granule at `addr` is used for.
+    #[inline]
+    pub(crate) fn kind_at(&self, addr: usize) -> Kind {
+        let kind = self.kinds.get(granule_of(addr));
+        // Relaxed: stable while the caller holds a block there; otherwise only good for
+        // finding misuse.
+        kind.map_or(Kind::Unused, |kind| Kind::unpack(kind.load(Ordering::Relaxed)))
+    }
+
+    /// The span that the granule at `addr` belongs to.
+    #[inline]
+    pub(crate) fn span_at(&self, addr: usize) -> Option<&Span> {
+        // Relaxed: as in `kind_at`.
+        let owner = self.owners.get(granule_of(addr))?.load(Ordering::Relaxed);
+        self.spans.get(usize::from(owner).checked_sub(1)?)
+    }
+
+    /// Address of the first byte of granule `index`.
+    pub(crate) fn addr_of(&self, index: usize) -> usize {
+        self.expose() + (index << GRANULE_SHIFT)
+    }
+
+    /// Gives out the clear run `run` as one span; returns it and the granules of it that
+    /// were fresh. `None` when no descriptor is free.
+    ///
+    /// # Safety
+    ///
+    /// The page-heap lock is held, and no granule of `run` is used.
+    pub(crate) unsafe fn give_out(&self, run: Run, kind: Kind) -> Option<(&Span, Bits)> {
+        // SAFETY: the lock is held by contract.
+        let (index, fresh) = unsafe {
+            self.with_state(|state| {
+                let index = state.free_spans.trailing_zeros() as usize;
+                if index >= MAX_SPANS {
+                    return None;
+                }
+                state.free_spans &= !(1 << index);
+                state.used.assign(run, true);
+                let fresh = state.fresh;
+                state.fresh.assign(run, false);
+                state.longest = state.used.longest_clear();
+                Some((index, fresh))
+            })?
+        };
+        let span = self.spans.get(index)?;
+        span.describe(self.addr_of(run.start), run.len);
+        self.label(run, index + 1, kind);
+        if kind == Kind::Whole {
+            span.set_kind(kind);
+        }
+        Some((span, fresh))
+    }
+
+    /// Takes back the granules of `span`, of which those in `fresh` are not resident
+    /// (bits of the whole segment).
+    ///
+    /// # Safety
+    ///
+    /// The page-heap lock is held; the span belongs to this segment and nobody uses its
+    /// memory.
+    pub(crate) unsafe fn take_back(&self, span: &Span, fresh: &Bits) {
+        let run = self.run_of(span);
+        span.set_kind(Kind::Unused);
+        let first = self.spans.as_ptr().addr();
+        let index = (ptr::from_ref(span).addr() - first) / size_of::<Span>();
+        self.label(run, 0, Kind::Unused);
+        // SAFETY: the lock is held by contract.
+        unsafe {
+            self.with_state(|state| {
+                state.free_spans |= 1u128.checked_shl(clamp_u32(index)).unwrap_or(0);
+                state.used.assign(run, false);
+                state.fresh.assign(run, false);
+                let mut from = run.start;
+                while let Some(clean) = fresh.next_run(from, true).filter(|r| r.start < run.end()) {
+                    let len = clean.end().min(run.end()) - clean.start;
+                    state.fresh.assign(Run { start: clean.start, len }, true);
+                    from = clean.end();
+                }
+                state.longest = state.used.longest_clear();
+            });
+        }
+    }
+
+    /// Moves the end of a whole span from its present run to `len` granules; the caller
+    /// has made sure that added granules are not used. Returns how many of the added ones
+    /// were fresh.
+    ///
+    /// # Safety
+    ///
+    /// The page-heap lock is held; the span is a whole one of this segment; nobody uses
+    /// the granules that it loses.
+    pub(crate) unsafe fn resize(&self, span: &Span, len: usize) -> usize {
+        let old = self.run_of(span);
+        let grown = Run { start: old.end().min(old.start + len), len: old.len.abs_diff(len) };
+        let growing = len > old.len;
+        let owner = self.owners.get(old.start).map_or(0, |o| o.load(Ordering::Relaxed));
+        let (owner, kind) =
+            if growing { (usize::from(owner), Kind::Whole) } else { (0, Kind::Unused) };
+        self.label(grown, owner, kind);
+        span.describe(span.start(), len);
+        // SAFETY: the lock is held by contract.
+        unsafe {
+            self.with_state(|state| {
+                state.used.assign(grown, growing);
+                let fresh = state.fresh.assign(grown, false);
+                state.longest = state.used.longest_clear();
+                fresh
+            })
+        }
+    }
+
+    /// The run of granules of `span`.
+    pub(crate) fn run_of(&self, span: &Span) -> Run {
+        Run { start: granule_of(span.start()), len: span.granules() }
+    }
+
+    /// Words for the bits of `span` as one of `class`.
+    pub(crate) fn words_for(&self, span: &Span, class: ClassIndex) -> *mut AtomicU64 {
+        if word_count(class) <= INLINE_WORDS {
+            return span.inline_words();
+        }
+        let index = (ptr::from_ref(span).addr() - self.spans.as_ptr().addr()) / size_of::<Span>();
+        let words = self.words.get(index).map_or(ptr::null(), |words| words.as_ptr());
+        words.cast_mut()
+    }
+
+    /// Every descriptor of the segment that is in use.
+    ///
+    /// # Safety
+    ///
+    /// The page-heap lock is held.
+    pub(crate) unsafe fn spans(&self) -> impl Iterator<Item = &Span> {
+        // SAFETY: the lock is held by contract.
+        let free = unsafe { self.with_state(|state| state.free_spans) };
+        let spans = self.spans.iter().enumerate();
+        spans.filter(move |(index, _)| free >> index & 1 == 0).map(|(_, span)| span)
+    }
+
+    fn label(&self, run: Run, owner: usize, kind: Kind) {
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SPANS")]
+        let owner = owner as u8;
+        let kinds = self.kinds.iter().zip(self.owners.iter());
+        for (kind_slot, owner_slot) in kinds.skip(run.start).take(run.len) {
+            // Relaxed: readers hold a block that was handed out after this (see
+            // `kind_at`), or only look for misuse.
+            kind_slot.store(kind.pack(), Ordering::Relaxed);
+            owner_slot.store(owner, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: `state` is touched only under the page-heap lock, and the
+// rest is atomic or `Sync`.
+unsafe impl Sync for Segment {}
+
+/// Index of the granule of `addr` in its segment.
+#[inline]
+pub(crate) const fn granule_of(addr: usize) -> usize {
+    (addr >> GRANULE_SHIFT) & (SEGMENT_GRANULES - 1)
+}
+
+fn clamp_u32(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,213 @@
+//! Size classes: which block serves which request. Pure tables, built at compile time.
+//!
+//! Blocks are 8 bytes, then every multiple of 16 up to 128, then four classes a
+//! doubling up to 32 KiB:
+//!
+//! ```text
+//! 8 | 16 32 48 64 80 96 112 128 | 160 192 224 256 | 320 384 448 512 | … | 20480 24576 28672 32768
+//! ```
+//!
+//! **Worst-case internal waste** (block − request, over every request):
+//!
+//! | request, bytes | block is at most | waste at most |
+//! |---|---|---|
+//! | 1 – 8 | 8 | 7 bytes |
+//! | 9 – 128 | request + 15 | 15 bytes |
+//! | 129 – 32768 | 1.25 × request | 25 % of the request, 20 % of the block |
+//! | above 32768 | request + 4095 | one OS page less a byte (12.5 % of the request) |
+//!
+//! `waste_is_within_the_documented_bounds` proves the first three rows over all sizes.
+
+use crate::units::{CLASS_COUNT, ClassIndex};
+
+/// Largest request that a size class serves; above it memory comes in granules.
+pub(crate) const MAX_SMALL_BYTES: usize = 32 * 1024;
+/// Largest alignment that a size class serves: spans start on a granule.
+pub(crate) const MAX_SMALL_ALIGN: usize = 4096;
+/// Requests up to here find their class in a byte table.
+const TABLE_BYTES: usize = 1024;
+/// Index of the first class above [`TABLE_BYTES`].
+const FIRST_COMPUTED: usize = 21;
+
+/// Block size of each class, in bytes.
+pub(crate) static BLOCK_BYTES: [u32; CLASS_COUNT] = block_bytes();
+/// `ceil(2^32 / block size)`: turns a division by the block size into a multiplication.
+static RECIPROCAL: [u64; CLASS_COUNT] = reciprocals();
+/// Class of a request of `8 * index` bytes.
+static CLASS_OF_EIGHTS: [u8; TABLE_BYTES / 8 + 1] = class_table();
+
+const fn block_bytes() -> [u32; CLASS_COUNT] {
+    let mut sizes = [0; CLASS_COUNT];
+    sizes[0] = 8;
+    let mut class = 1;
+    let mut size: u32 = 16;
+    while class < CLASS_COUNT {
+        sizes[class] = size;
+        // Above 128 bytes the step is a quarter of the power of two below.
+        let step = if size < 128 { 16 } else { (1 << (31 - size.leading_zeros())) / 4 };
+        size += step;
+        class += 1;
+    }
+    sizes
+}
+
+const fn reciprocals() -> [u64; CLASS_COUNT] {
+    let sizes = block_bytes();
+    let mut out = [0; CLASS_COUNT];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        out[class] = (1u64 << 32).div_ceil(sizes[class] as u64);
+        class += 1;
+    }
+    out
+}
+
+const fn class_table() -> [u8; TABLE_BYTES / 8 + 1] {
+    let sizes = block_bytes();
+    let mut table = [0; TABLE_BYTES / 8 + 1];
+    let mut eighths = 1;
+    let mut class = 0;
+    while eighths <= TABLE_BYTES / 8 {
+        if eighths * 8 > sizes[class as usize] as usize {
+            class += 1;
+        }
+        table[eighths] = class;
+        eighths += 1;
+    }
+    table
+}
+
+const _: () = {
+    let sizes = block_bytes();
+    assert!(sizes[CLASS_COUNT - 1] as usize == MAX_SMALL_BYTES);
+    assert!(sizes[FIRST_COMPUTED - 1] as usize == TABLE_BYTES);
+};
+
+/// The class whose blocks hold `size` bytes at alignment `align`, or `None` when the
+/// request is served in granules.
+///
+/// `align` is a power of two. Complexity: constant.
+#[inline]
+pub(crate) fn class_of(size: usize, align: usize) -> Option<ClassIndex> {
+    if size <= TABLE_BYTES && align <= 16 {
+        // Every block above 8 bytes is a multiple of 16, so `max` takes care of align 16.
+        let wanted = if size > align { size } else { align };
+        return Some(class_of_table(wanted));
+    }
+    class_of_slow(size, align)
+}
+
+/// The table look-up of [`class_of`] for `1..=1024` bytes (0 counts as 1).
+#[inline]
+fn class_of_table(size: usize) -> ClassIndex {
+    debug_assert!(size <= TABLE_BYTES);
+    let eighths = size.wrapping_add(7) >> 3;
+    // `min` cannot bind for the sizes in the contract; it lets the compiler see
+    // that the index is in bounds.
+    ClassIndex::new(CLASS_OF_EIGHTS[eighths.min(TABLE_BYTES / 8)] as usize)
+}
+
+fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
+    if align > MAX_SMALL_ALIGN || size > MAX_SMALL_BYTES {
+        return None;
+    }
+    // A multiple of `align` finds a class whose block size is a multiple of `align`:
+    // within a doubling the classes are a quarter apart, so either `align` divides the
+    // step, or the multiple is itself a class (test `blocks_are_aligned`).
+    let rounded = (size.max(1) + align - 1) & !(align - 1);
+    if rounded > MAX_SMALL_BYTES {
+        return None;
+    }
+    if rounded <= TABLE_BYTES {
+        return Some(class_of_table(rounded));
+    }
+    let last = rounded - 1;
+    let log = usize::BITS - 1 - last.leading_zeros();
+    let quarter = (last >> (log - 2)) & 3;
+    Some(ClassIndex::new(FIRST_COMPUTED + (log as usize - 10) * 4 + quarter))
+}
+
+/// Bytes in a block of `class`.
+#[inline]
+pub(crate) fn block_size(class: ClassIndex) -> usize {
+    BLOCK_BYTES[class.get()] as usize
+}
+
+/// Granules in a span of `class`: 64 KiB, or 128 KiB where fewer than eight blocks
+/// would fit and the tail would be wide.
+pub(crate) fn span_granules(class: ClassIndex) -> usize {
+    if block_size(class) <= 8192 { 16 } else { 32 }
+}
+
+/// Blocks in a span of `class`.
+pub(crate) fn span_blocks(class: ClassIndex) -> usize {
+    span_granules(class) * crate::units::GRANULE_BYTES / block_size(class)
+}
+
+/// Index of the block of `class` that holds the byte at `offset` in its span.
+#[inline]
+pub(crate) fn block_at(class: ClassIndex, offset: usize) -> usize {
+    debug_assert!(offset < 1 << 17);
+    // Exact for offsets below 2^17 (test `division_by_multiplication_is_exact`).
+    ((offset as u64 * RECIPROCAL[class.get()]) >> 32) as usize
+}
+
+/// Most entries a magazine of `class` may hold: 128, and no more than 128 KiB of blocks.
+pub(crate) const fn magazine_capacity(class: usize) -> usize {
+    let by_bytes = (128 * 1024) / block_bytes()[class] as usize;
+    if by_bytes < 128 { by_bytes } else { 128 }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waste_is_within_the_documented_bounds() {
+        for size in 1..=MAX_SMALL_BYTES {
+            let block = block_size(class_of(size, 1).unwrap());
+            assert!(block >= size, "a block of {block} for {size} bytes");
+            let bound = match size {
+                1..=8 => 8,
+                9..=128 => size + 15,
+                _ => size + size / 4,
+            };
+            assert!(block <= bound, "{size} bytes take {block}, the docs promise {bound}");
+        }
+        assert_eq!(block_size(class_of(48, 8).unwrap()), 48);
+    }
+
+    #[test]
+    fn the_class_is_the_smallest_that_fits() {
+        for size in 1..=MAX_SMALL_BYTES {
+            let class = class_of(size, 1).unwrap();
+            assert!(class.get() == 0 || block_size(ClassIndex::new(class.get() - 1)) < size);
+        }
+        assert_eq!(class_of(MAX_SMALL_BYTES + 1, 1), None);
+        assert_eq!(class_of(usize::MAX, 1), None);
+        assert_eq!(class_of(usize::MAX, 4096), None);
+        assert_eq!(class_of(1, 8192), None);
+    }
+
+    #[test]
+    fn blocks_are_aligned() {
+        for shift in 0..=12 {
+            let align = 1usize << shift;
+            for size in 0..=MAX_SMALL_BYTES {
+                if let Some(class) = class_of(size, align) {
+                    assert_eq!(block_size(class) % align, 0, "{size} bytes at {align}");
+                    assert!(block_size(class) >= size);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn division_by_multiplication_is_exact() {
+        for class in ClassIndex::all() {
+            for offset in 0..span_granules(class) * 4096 {
+                assert_eq!(block_at(class, offset), offset / block_size(class));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Figures of a heap, and the check of its invariants.
+
+use core::fmt;
+
+use crate::heap_core::HeapCore;
+use crate::segment::{HEADER_GRANULES, Segment};
+use crate::size_class::span_blocks;
+use crate::span::{Kind, count_free, full_word};
+use crate::stats::Stats;
+use crate::sync::Ordering;
+use crate::thread_cache::{CACHE_BYTES, MAX_CACHED_BYTES};
+use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, SEGMENT_GRANULES};
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Number of the invariant, as in the source, and what it says.
+    what: &'static str,
+    /// Where: an address, a class index or a count.
+    place: usize,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {} does not hold at {:#x}", self.what, self.place)
+    }
+}
+
+impl core::error::Error for Violation {}
+
+fn check(holds: bool, what: &'static str, place: usize) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { what, place }) }
+}
+
+impl HeapCore {
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats::new();
+        let mut cached = [0; CLASS_COUNT];
+        let mut requested = 0usize;
+        let mut caches = 0;
+        self.caches.with(|store| {
+            requested = store.retired();
+            caches = store.caches();
+            store.for_each(|cache| {
+                requested = requested.wrapping_add(cache.requested());
+                for class in ClassIndex::all() {
+                    if let Some(slot) = cached.get_mut(class.get()) {
+                        *slot += cache.len(class);
+                    }
+                }
+            });
+        });
+        let tiers = stats.classes.iter_mut().zip(&self.centrals).zip(cached);
+        for (class, ((out, central), cached)) in ClassIndex::all().zip(tiers) {
+            let outside = central.outside();
+            out.spans = central.spans();
+            out.cached_blocks = cached.min(outside);
+            out.live_blocks = outside - out.cached_blocks;
+            out.free_blocks = (out.spans * span_blocks(class)).saturating_sub(outside);
+            stats.cached += out.cached_blocks * out.block_size;
+            stats.live += out.live_blocks * out.block_size;
+        }
+        // Relaxed: numbers.
+        stats.large = self.large.load(Ordering::Relaxed);
+        stats.live += stats.large;
+        // A snapshot between two threads' counts may be negative for an instant.
+        stats.requested = if requested > isize::MAX as usize { 0 } else { requested };
+        stats.committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
+        stats.purged = self.purged.load(Ordering::Relaxed) << GRANULE_SHIFT;
+        let segments = self.pages.with(|pages| pages.segments());
+        stats.metadata = segments * HEADER_GRANULES * GRANULE_BYTES + caches * CACHE_BYTES;
+        stats
+    }
+
+    /// Checks every invariant that can be checked. No other thread is inside the heap.
+    pub(crate) fn validate(&self) -> Result<(), Violation> {
+        let mut tally = Tally::default();
+        self.pages.with(|pages| {
+            let mut result = Ok(());
+            let mut dirty = 0;
+            pages.for_each(|segment| {
+                if result.is_ok() {
+                    result = validate_segment(segment, &mut tally, &mut dirty);
+                }
+            });
+            result?;
+            check(dirty == pages.dirty(), "H2: dirty granules are counted", dirty)?;
+            tally.committed += dirty;
+            Ok(())
+        })?;
+        for (class, central) in ClassIndex::all().zip(&self.centrals) {
+            let (spans, free) = tally.classes.get(class.get()).copied().unwrap_or_default();
+            check(spans == central.spans(), "C2: spans are counted", class.get())?;
+            let outside = spans * span_blocks(class) - free;
+            check(outside == central.outside(), "C2: outside blocks are counted", class.get())?;
+        }
+        tally.committed += self.big_granules();
+        let committed = self.committed.load(Ordering::Relaxed);
+        check(committed == tally.committed, "committed granules are counted", tally.committed)?;
+        self.validate_caches()
+    }
+
+    fn big_granules(&self) -> usize {
+        use crate::page_map::{Entry, PAGE_MAP};
+        let mut granules = 0;
+        PAGE_MAP.for_each_of(self.id, |_, entry| {
+            if let Entry::Big { granules: len, .. } = entry {
+                granules += len;
+            }
+        });
+        granules + (self.big.with(|big| big.bytes()) >> GRANULE_SHIFT)
+    }
+
+    fn validate_caches(&self) -> Result<(), Violation> {
+        let mut result = Ok(());
+        self.caches.with(|store| {
+            store.for_each(|cache| {
+                let bytes: usize = ClassIndex::all()
+                    .map(|class| cache.len(class) * crate::size_class::block_size(class))
+                    .sum();
+                // The first limits come on top: eight blocks of each class at most.
+                let most = MAX_CACHED_BYTES
+                    + ClassIndex::all().map(|c| 8 * crate::size_class::block_size(c)).sum::<usize>();
+                if result.is_ok() {
+                    result = check(bytes <= most, "T1: caches are bounded", bytes);
+                }
+            });
+        });
+        result
+    }
+}
+
+/// Sums over all segments.
+#[derive(Debug)]
+struct Tally {
+    /// Spans and free blocks of each class.
+    classes: [(usize, usize); CLASS_COUNT],
+    committed: usize,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { classes: [(0, 0); CLASS_COUNT], committed: 0 }
+    }
+}
+
+/// Checks one segment. The page-heap lock is held.
+fn validate_segment(
+    segment: &'static Segment,
+    tally: &mut Tally,
+    dirty: &mut usize,
+) -> Result<(), Violation> {
+    let at = segment.expose();
+    let mut owned = 0;
+    // SAFETY: the page-heap lock is held by the caller.
+    for span in unsafe { segment.spans() } {
+        let run = segment.run_of(span);
+        owned += run.len;
+        for index in run.start..run.end() {
+            let addr = segment.addr_of(index);
+            let owner = segment.span_at(addr).map(core::ptr::from_ref);
+            check(owner == Some(core::ptr::from_ref(span)), "G1: granules know their span", addr)?;
+            check(segment.kind_at(addr) == span.kind(), "G2: granules know their kind", addr)?;
+        }
+        match span.kind() {
+            Kind::Whole => tally.committed += run.len,
+            Kind::Unused => check(false, "spans in use have a kind", span.start())?,
+            Kind::Blocks(class) => {
+                // SAFETY: the span is of this class, and nobody else is inside the heap.
+                let words = unsafe { span.words(class) };
+                for (index, word) in words.iter().enumerate() {
+                    let beyond = word.load(Ordering::Relaxed) & !full_word(class, index);
+                    check(beyond == 0, "S1: no bits beyond the last block", span.start())?;
+                }
+                let free = count_free(words);
+                let listed = span.listed.load(Ordering::Relaxed);
+                check(free == 0 || listed, "S3: spans with free blocks are listed", span.start())?;
+                tally.committed += run.len - span.fresh().count_ones() as usize;
+                if let Some((spans, sum)) = tally.classes.get_mut(class.get()) {
+                    *spans += 1;
+                    *sum += free;
+                }
+            }
+        }
+    }
+    // SAFETY: the page-heap lock is held by the caller.
+    unsafe {
+        segment.with_state(|state| {
+            let whole = crate::units::Run { start: 0, len: SEGMENT_GRANULES };
+            let used = state.used.count(whole);
+            check(used == owned + HEADER_GRANULES, "G1: used granules have an owner", at)?;
+            check(state.longest == state.used.longest_clear(), "G4: longest free run", at)?;
+            *dirty += SEGMENT_GRANULES - used - state.fresh.and_not(&state.used).count(whole);
+            Ok(())
+        })
+    }
+}
+
