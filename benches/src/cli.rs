@@ -1,0 +1,114 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::child::ChildArgs;
+use crate::spawn::SpawnArgs;
+
+/// Compares memory allocators: the arena, the system's malloc, and peers.
+#[derive(Debug, Parser)]
+#[command(name = "brickyard", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) compare: CompareArgs,
+}
+
+/// What to do; `compare` when nothing is said.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every workload under every allocator and print a table (the default)
+    Compare(CompareArgs),
+    /// Run a command alternately under the system malloc and a preloaded library
+    Run(RunArgs),
+    /// One measurement
+    #[command(hide = true)]
+    Child(ChildArgs),
+    /// One run of a foreign command
+    #[command(hide = true)]
+    Spawn(SpawnArgs),
+}
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// An eighth of the work and fewer rounds: under 30 seconds
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Rounds to run; without it as many as fit the time, five at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: Option<u32>,
+    /// Only the workloads whose name contains this
+    #[arg(long, value_name = "SUBSTRING")]
+    pub(crate) only: Option<String>,
+    /// Only these allocators, separated by commas; the system's always runs
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) allocators: Vec<String>,
+    /// The folder with the real input
+    #[arg(long, value_name = "DIR")]
+    pub(crate) input: Option<PathBuf>,
+    /// Write the medians to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The library to preload [default: libbrickyard.so beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) preload: Option<PathBuf>,
+    /// Rounds to run
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Write the medians to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn compare_is_the_default() {
+        let cli = Cli::try_parse_from(["brickyard", "--quick", "--only", "pair"]).expect("valid");
+        assert!(cli.command.is_none() && cli.compare.quick);
+        assert_eq!(cli.compare.only.as_deref(), Some("pair"));
+    }
+
+    #[test]
+    fn run_takes_the_rest_as_a_command() {
+        let line = [
+            "brickyard",
+            "run",
+            "--rounds",
+            "2",
+            "--",
+            "ls",
+            "-l",
+            "--quick",
+        ];
+        let cli = Cli::try_parse_from(line).expect("valid");
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.rounds, 2);
+        assert_eq!(run.command, ["ls", "-l", "--quick"]);
+        assert!(Cli::try_parse_from(["brickyard", "run"]).is_err());
+        assert!(Cli::try_parse_from(["brickyard", "--rounds", "0"]).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! `brickyard compare`: every workload under every allocator, in rounds.
+//!
+//! A round runs each workload once under each allocator, the order of the
+//! allocators rotated from round to round and from row to row, so that a slow
+//! phase of the machine meets all of them alike. Before the rounds each
+//! workload runs once, untimed, under the counting allocator, which tells how
+//! many bytes it holds at rest.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use indicatif::ProgressBar;
+
+use crate::child::{Launcher, Sample};
+use crate::cli::CompareArgs;
+use crate::input;
+use crate::progress;
+use crate::report;
+use crate::results::{Results, Row, Series};
+use crate::switch;
+use crate::table;
+use crate::workloads::{self, Scale, Workload};
+
+/// Most rounds when none are asked for.
+const MOST_ROUNDS: u32 = 5;
+
+/// No round is begun that would probably end after this.
+const FULL_BUDGET: Duration = Duration::from_secs(165);
+
+/// The same in the quick form.
+const QUICK_BUDGET: Duration = Duration::from_secs(25);
+
+/// Runs the comparison and prints the table.
+///
+/// # Errors
+///
+/// When an option is wrong, the input cannot be used, or a child failed; what
+/// the others measured is printed first.
+pub(crate) fn main(args: &CompareArgs) -> Result<()> {
+    let start = Instant::now();
+    let workloads = chosen_workloads(args.only.as_deref())?;
+    let allocators = chosen_allocators(&args.allocators)?;
+    let scale = if args.quick {
+        Scale::Quick
+    } else {
+        Scale::Full
+    };
+    let scratch = tempfile::tempdir().context("no folder for temporary files")?;
+    let input = input::prepare(args.input.as_deref(), scale, scratch.path())?;
+    let launcher = Launcher::new(&input.files, scale, scratch.path())?;
+    let rounds = args.rounds.unwrap_or(MOST_ROUNDS);
+    let budget = match (args.rounds, args.quick) {
+        (Some(_), _) => Duration::MAX,
+        (None, true) => QUICK_BUDGET,
+        (None, false) => FULL_BUDGET,
+    };
+    let runs_a_round = workloads.len() * allocators.len();
+    let steps = workloads.len() as u64 + u64::from(rounds) * runs_a_round as u64;
+    let mut comparison = Comparison::new(&workloads, allocators, launcher, progress::bar(steps));
+    comparison.count_live();
+    let mut done = 0;
+    while done < rounds {
+        let round_start = Instant::now();
+        comparison.round(done as usize);
+        done += 1;
+        if start.elapsed() + round_start.elapsed() > budget {
+            break;
+        }
+    }
+    comparison.bar.finish_and_clear();
+    let results = comparison.results;
+    report::say(&table::render(&results));
+    report::say(&input.summary);
+    report::say(&format!(
+        "{done} rounds{}, {}, medians ± half the range; ratios to {}; live %: of RSS at rest",
+        if done < rounds {
+            " (no time for more)"
+        } else {
+            ""
+        },
+        if args.quick {
+            "an eighth of the work"
+        } else {
+            "full work"
+        },
+        results.allocators[0],
+    ));
+    if let Some(path) = &args.json {
+        report::write_json(path, &results)?;
+    }
+    report::say(&report::verdict(&results));
+    conclude(&results)
+}
+
+/// An error that lists all failures, if there are any.
+fn conclude(results: &Results) -> Result<()> {
+    let failures: Vec<String> = results
+        .failures()
+        .map(|(workload, allocator, reason)| format!("{workload} under {allocator}: {reason}"))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// The workloads whose names contain `only`.
+fn chosen_workloads(only: Option<&str>) -> Result<Vec<&'static Workload>> {
+    let only = only.unwrap_or_default();
+    let chosen: Vec<_> = workloads::ALL
+        .iter()
+        .filter(|workload| workload.name.contains(only))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = workloads::ALL
+            .iter()
+            .map(|workload| workload.name)
+            .collect();
+        bail!(
+            "--only: no workload's name contains {only:?}; there are {}",
+            names.join(", ")
+        );
+    }
+    Ok(chosen)
+}
+
+/// The allocators asked for, or all, the system's first.
+fn chosen_allocators(asked: &[String]) -> Result<Vec<String>> {
+    let known: Vec<&str> = switch::measurable().collect();
+    if let Some(stranger) = asked.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!(
+            "--allocators: {stranger:?} is not in this build; there are {}",
+            known.join(", ")
+        );
+    }
+    let wanted = |name: &&str| {
+        asked.is_empty() || *name == known[0] || asked.iter().any(|asked| asked == name)
+    };
+    Ok(known
+        .iter()
+        .copied()
+        .filter(wanted)
+        .map(String::from)
+        .collect())
+}
+
+/// A comparison under way.
+struct Comparison {
+    launcher: Launcher,
+    bar: ProgressBar,
+    results: Results,
+    /// By workload, the first checksum seen: all others must equal it.
+    checksums: HashMap<String, u64>,
+}
+
+impl Comparison {
+    fn new(
+        workloads: &[&Workload],
+        allocators: Vec<String>,
+        launcher: Launcher,
+        bar: ProgressBar,
+    ) -> Self {
+        let row = |workload: &&Workload| Row {
+            workload: String::from(workload.name),
+            live_kib: None,
+            series: vec![Series::default(); allocators.len()],
+        };
+        let rows = workloads.iter().map(row).collect();
+        Self {
+            launcher,
+            bar,
+            results: Results { allocators, rows },
+            checksums: HashMap::new(),
+        }
+    }
+
+    /// Finds out what each workload holds at rest. A workload that fails here
+    /// goes without the figure; its timed runs will tell why.
+    fn count_live(&mut self) {
+        for row in &mut self.results.rows {
+            self.bar.set_message(format!("{}, counting", row.workload));
+            let sample = self.launcher.sample(&row.workload, switch::COUNTING);
+            let live = sample.ok().and_then(|sample| sample.live_bytes);
+            // Exact below 2^53 bytes.
+            row.live_kib = live.map(|bytes| bytes as f64 / 1024.0);
+            self.bar.inc(1);
+        }
+    }
+
+    /// Runs every workload once under every allocator.
+    fn round(&mut self, round: usize) {
+        let count = self.results.allocators.len();
+        for index in 0..self.results.rows.len() {
+            for turn in 0..count {
+                let side = (turn + round + index) % count;
+                let row = &mut self.results.rows[index];
+                let allocator = &self.results.allocators[side];
+                self.bar
+                    .set_message(format!("{} under {allocator}", row.workload));
+                if row.series[side].failure.is_none() {
+                    let sample = self.launcher.sample(&row.workload, allocator);
+                    let sample = sample.and_then(|sample| {
+                        let expected = *self
+                            .checksums
+                            .entry(row.workload.clone())
+                            .or_insert(sample.checksum);
+                        let found = sample.checksum;
+                        ensure!(
+                            found == expected,
+                            "result {found:x} instead of {expected:x}"
+                        );
+                        Ok(sample)
+                    });
+                    record(&mut row.series[side], sample);
+                }
+                self.bar.inc(1);
+            }
+        }
+    }
+}
+
+/// Adds a sample to the series, or the reason why there is none.
+fn record(series: &mut Series, sample: Result<Sample>) {
+    match sample {
+        Ok(sample) => {
+            series.time_s.push(sample.time_s);
+            series.cpu_s.push(sample.cpu_s);
+            // Exact below 2^53 KiB.
+            series.peak_rss_kib.push(sample.peak_rss_kib as f64);
+            series.rest_rss_kib.push(sample.rest_rss_kib as f64);
+        }
+        Err(error) => series.failure = Some(format!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_takes_a_part_of_a_name_and_lists_the_names_when_none_fits() {
+        let names = |only| -> Vec<&str> {
+            let chosen = chosen_workloads(only).expect("some fit");
+            chosen.iter().map(|workload| workload.name).collect()
+        };
+        assert_eq!(names(Some("batch-r")), ["batch-reverse", "batch-random"]);
+        assert_eq!(names(None).len(), workloads::ALL.len());
+        let error = chosen_workloads(Some("zzz")).expect_err("none fits");
+        assert!(error.to_string().contains("larson"), "{error}");
+    }
+
+    #[test]
+    fn system_is_always_first_and_strangers_are_refused() {
+        let asked = [String::from("arena")];
+        assert_eq!(
+            chosen_allocators(&asked).expect("known"),
+            ["system", "arena"]
+        );
+        assert_eq!(chosen_allocators(&[]).expect("all")[0], "system");
+        let error = chosen_allocators(&[String::from("dlmalloc")]).expect_err("unknown");
+        assert!(error.to_string().contains("dlmalloc"), "{error}");
+        assert!(chosen_allocators(&[String::from(switch::COUNTING)]).is_err());
+    }
+
+    #[test]
+    fn failure_ends_a_series() {
+        let mut series = Series::default();
+        record(&mut series, Err(anyhow::anyhow!("signal 11")));
+        assert_eq!(series.failure.as_deref(), Some("signal 11"));
+        assert!(series.time_s.is_empty());
+    }
+}

@@ -1,0 +1,55 @@
+//! `brickyard` compares memory allocators: the arena of this workspace, the
+//! system's malloc and, with the feature `peers`, others.
+//!
+//! One measurement is one process ([`child`]) whose global allocator is chosen
+//! before the first allocation ([`switch`]); [`compare`] starts them in rounds
+//! and [`run`] does the like for foreign commands. The modules named with
+//! `expect(unsafe_code)` below are the only ones with unsafe code.
+
+#![deny(unsafe_code)]
+
+mod child;
+mod cli;
+mod compare;
+mod input;
+mod measure;
+#[cfg(feature = "peers")]
+#[expect(unsafe_code, reason = "calls mimalloc 2 through its C functions")]
+mod peers;
+mod progress;
+mod report;
+mod results;
+mod run;
+mod spawn;
+mod stats;
+#[expect(
+    unsafe_code,
+    reason = "the global allocator forwards to the chosen one"
+)]
+mod switch;
+mod table;
+mod workloads;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => compare::main(&cli.compare),
+        Some(Command::Compare(args)) => compare::main(args),
+        Some(Command::Run(args)) => run::main(args),
+        Some(Command::Child(args)) => child::main(args),
+        Some(Command::Spawn(args)) => spawn::main(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The other allocators: one static each, called by the switch.
+
+use core::alloc::{GlobalAlloc, Layout};
+
+pub(crate) static MIMALLOC3: mimalloc::MiMalloc = mimalloc::MiMalloc;
+pub(crate) static MIMALLOC2: Mimalloc2 = Mimalloc2;
+pub(crate) static JEMALLOC: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+pub(crate) static SNMALLOC: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
+pub(crate) static RPMALLOC: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
+pub(crate) static RUSTY_ALLOC: rusty_alloc_api::RustyAlloc = rusty_alloc_api::RustyAlloc;
+
+/// mimalloc 2, which `build.rs` compiles under names of its own; the calls are
+/// those that the package `mimalloc` makes to version 3.
+#[derive(Debug)]
+pub(crate) struct Mimalloc2;
+
+unsafe extern "C" {
+    fn brickyard_mi2_malloc_aligned(size: usize, align: usize) -> *mut u8;
+    fn brickyard_mi2_zalloc_aligned(size: usize, align: usize) -> *mut u8;
+    fn brickyard_mi2_realloc_aligned(block: *mut u8, size: usize, align: usize) -> *mut u8;
+    fn brickyard_mi2_free(block: *mut u8);
+}
+
+// SAFETY: the four functions are mimalloc's own and keep the contract of
+// `GlobalAlloc`: a block of at least that size at that alignment or null; the
+// content kept and the old block freed by a successful realloc; null and the
+// old block untouched otherwise. None of them unwinds.
+unsafe impl GlobalAlloc for Mimalloc2 {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: any size will do; a layout's alignment is a power of two.
+        unsafe { brickyard_mi2_malloc_aligned(layout.size(), layout.align()) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: any size will do; a layout's alignment is a power of two.
+        unsafe { brickyard_mi2_zalloc_aligned(layout.size(), layout.align()) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, _layout: Layout) {
+        // SAFETY: by the caller's contract the block is live and from here.
+        unsafe { brickyard_mi2_free(ptr) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: by the caller's contract the block is live and from here; the
+        // alignment is that of its layout.
+        unsafe { brickyard_mi2_realloc_aligned(ptr, new_size, layout.align()) }
+    }
+}

@@ -1,0 +1,212 @@
+//! `brickyard run`: any command under the system malloc and under a preloaded
+//! library, in turns.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cli::RunArgs;
+use crate::progress;
+use crate::report;
+use crate::results::{Results, Row, Series};
+use crate::spawn::Spawned;
+use crate::table;
+
+/// The library that stands beside this program when the workspace is built.
+const LIBRARY: &str = "libbrickyard.so";
+
+/// The two sides, in the order of the table.
+const SIDES: [&str; 2] = ["system", "preload"];
+
+/// One run of the command, with its output.
+#[derive(Debug)]
+struct Ran {
+    spawned: Spawned,
+    stdout: Vec<u8>,
+}
+
+/// Runs the command in turns and prints the table.
+///
+/// # Errors
+///
+/// When the library or the command cannot be used, or the two sides end
+/// differently.
+pub(crate) fn main(args: &RunArgs) -> Result<()> {
+    let library = library(args.preload.as_deref())?;
+    let scratch = tempfile::tempdir().context("no folder for temporary files")?;
+    let bar = progress::bar(u64::from(args.rounds) * 2);
+    let mut row = Row {
+        workload: name(args),
+        live_kib: None,
+        series: vec![Series::default(); SIDES.len()],
+    };
+    let mut first: [Option<Ran>; 2] = [None, None];
+    let mut outputs_differ = [false; 2];
+    for round in 0..args.rounds {
+        let order: [usize; 2] = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for side in order {
+            bar.set_message(format!("{} under {}", row.workload, SIDES[side]));
+            let preload = (side == 1).then_some(library.as_path());
+            let ran = run_once(args, preload, scratch.path())?;
+            let series = &mut row.series[side];
+            series.time_s.push(ran.spawned.time_s);
+            series.cpu_s.push(ran.spawned.cpu_s);
+            // A count of KiB far below 2^53, so exact.
+            series.peak_rss_kib.push(ran.spawned.peak_rss_kib as f64);
+            match &first[side] {
+                Some(earlier) => outputs_differ[side] |= earlier.stdout != ran.stdout,
+                None => first[side] = Some(ran),
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let [Some(system), Some(preload)] = first else {
+        bail!("no round was run")
+    };
+    let results = Results {
+        allocators: SIDES.map(String::from).to_vec(),
+        rows: vec![row],
+    };
+    report::say(&table::detailed(&results));
+    report::say(&remark(&system, &preload, outputs_differ));
+    if let Some(path) = &args.json {
+        report::write_json(path, &results)?;
+    }
+    ensure!(
+        system.spawned.status == preload.spawned.status,
+        "the command ended with {} under the system malloc and with {} under {}",
+        system.spawned.status,
+        preload.spawned.status,
+        library.display(),
+    );
+    Ok(())
+}
+
+/// The command's file name, cut to the width of a workload's.
+fn name(args: &RunArgs) -> String {
+    let path = args.command.first().map(PathBuf::from).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().take(14).collect()
+}
+
+/// The library to preload, as an absolute path: the command may run anywhere.
+fn library(given: Option<&Path>) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_path_buf(),
+        None => std::env::current_exe()
+            .context("no path of this program")?
+            .with_file_name(LIBRARY),
+    };
+    let hint = if given.is_none() {
+        " (build it with: cargo build --release -p brickyard-preload)"
+    } else {
+        ""
+    };
+    path.canonicalize()
+        .with_context(|| format!("no library at {}{hint}", path.display()))
+}
+
+/// Runs the command once.
+fn run_once(args: &RunArgs, preload: Option<&Path>, scratch: &Path) -> Result<Ran> {
+    let (stdout, stderr) = (scratch.join("stdout"), scratch.join("stderr"));
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("spawn")
+        .arg("--stdout")
+        .arg(&stdout)
+        .arg("--stderr")
+        .arg(&stderr);
+    if let Some(library) = preload {
+        command.arg("--preload").arg(library);
+    }
+    let output = command
+        .arg("--")
+        .args(&args.command)
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start the process between")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}",
+        complaint.trim().trim_start_matches("error: ")
+    );
+    let spawned = serde_json::from_slice(&output.stdout).context("the report is damaged")?;
+    // The loader only warns when it cannot use the library, and goes on with
+    // the system malloc.
+    let warned = String::from_utf8_lossy(&fs::read(&stderr)?).into_owned();
+    let refusal = warned
+        .lines()
+        .find(|line| line.contains("cannot be preloaded"));
+    if let Some(line) = refusal {
+        bail!("{line}");
+    }
+    Ok(Ran {
+        spawned,
+        stdout: fs::read(&stdout)?,
+    })
+}
+
+/// What to say of outputs and exit codes.
+fn remark(system: &Ran, preload: &Ran, outputs_differ: [bool; 2]) -> String {
+    let mut text = match (outputs_differ, system.stdout == preload.stdout) {
+        ([false, false], true) => String::from("outputs: the same in all rounds on both sides"),
+        ([true, _], _) => {
+            String::from("outputs: differ from round to round under the system malloc already")
+        }
+        _ => String::from("outputs: DIFFER between the system malloc and the preloaded library"),
+    };
+    if !system.spawned.success && system.spawned.status == preload.spawned.status {
+        text.push_str("; the command ends with ");
+        text.push_str(&system.spawned.status);
+        text.push_str(" on both sides");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(stdout: &str, code: u8) -> Ran {
+        let spawned = Spawned {
+            time_s: 1.0,
+            cpu_s: 1.0,
+            peak_rss_kib: 1,
+            status: format!("exit status: {code}"),
+            success: code == 0,
+        };
+        Ran {
+            spawned,
+            stdout: stdout.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn remark_tells_differing_outputs_from_restless_ones() {
+        let same = remark(&ran("a", 0), &ran("a", 0), [false, false]);
+        assert!(same.contains("the same"), "{same}");
+        let different = remark(&ran("a", 0), &ran("b", 0), [false, false]);
+        assert!(different.contains("DIFFER between"), "{different}");
+        let broken = remark(&ran("a", 0), &ran("a", 0), [false, true]);
+        assert!(broken.contains("DIFFER between"), "{broken}");
+        let restless = remark(&ran("a", 0), &ran("b", 0), [true, true]);
+        assert!(restless.contains("already"), "{restless}");
+    }
+
+    #[test]
+    fn remark_names_a_failure_on_both_sides() {
+        let text = remark(&ran("", 3), &ran("", 3), [false, false]);
+        assert!(text.contains("exit status: 3 on both sides"), "{text}");
+    }
+
+    #[test]
+    fn missing_library_is_an_error_with_its_path() {
+        let error = library(Some(Path::new("/nonexistent/lib.so"))).expect_err("not there");
+        assert!(format!("{error:#}").contains("/nonexistent/lib.so"));
+    }
+}

@@ -1,0 +1,313 @@
+//! The command `brickyard` as its user sees it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs the command with these arguments.
+fn brickyard(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brickyard"));
+    command
+        .args(arguments)
+        .output()
+        .expect("the command is built")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(text: &[u8]) -> Value {
+    serde_json::from_slice(text).unwrap_or_else(|error| {
+        panic!("no JSON ({error}): {}", String::from_utf8_lossy(text));
+    })
+}
+
+/// A folder of Rust files, small enough to keep the tests short.
+fn input() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "/// Doc.\npub fn add(left: u32, right: u32) -> u32 { left + right }\n";
+    for number in 0..4 {
+        fs::write(folder.path().join(format!("{number}.rs")), source).expect("a writable folder");
+    }
+    folder
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a temporary folder's path is UTF-8")
+}
+
+/// Runs one child by hand and returns its report.
+fn child(workload: &str, named: &str, told: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brickyard"));
+    command
+        .args([
+            "child",
+            "--quick",
+            "--files",
+            "unused",
+            "--workload",
+            workload,
+        ])
+        .args(["--allocator", told])
+        .env("BRICKYARD_ALLOCATOR", named)
+        .output()
+        .expect("the command is built")
+}
+
+#[test]
+fn quick_comparison_prints_table_and_verdict_and_writes_json() {
+    let (input, report) = (
+        input(),
+        tempfile::NamedTempFile::new().expect("a temporary file"),
+    );
+    let arguments = ["--quick", "--only", "pair", "--rounds", "1"];
+    let places = ["--input", text(input.path()), "--json", text(report.path())];
+    let output = brickyard(&[&arguments[..], &places].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    assert!(
+        printed.lines().any(|line| line.starts_with("pairs ")),
+        "{printed}"
+    );
+    assert!(
+        printed
+            .lines()
+            .any(|line| line.starts_with("verdict: arena: ")),
+        "{printed}"
+    );
+    assert!(
+        printed.lines().all(|line| line.chars().count() <= 100),
+        "{printed}"
+    );
+
+    let report = json(&fs::read(report.path()).expect("the report is written"));
+    let keys: Vec<_> = report
+        .as_object()
+        .expect("an object")
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(keys, ["machine", "rows", "versions"]);
+    let rows = report["rows"].as_array().expect("an array");
+    let names: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row["allocator"].as_str())
+        .collect();
+    assert_eq!(&names[..2], ["system", "arena"]);
+    for row in rows {
+        assert_eq!(row.as_object().expect("an object").len(), 7, "{row}");
+        assert_eq!(row["workload"], "pairs");
+        for key in [
+            "time_s",
+            "cpu_s",
+            "peak_rss_kib",
+            "rest_rss_kib",
+            "live_kib",
+        ] {
+            assert!(
+                row[key].as_f64().is_some_and(|value| value > 0.0),
+                "{key}: {row}"
+            );
+        }
+    }
+}
+
+/// Every real-input row under both allocators: their checksums are compared
+/// within the run, so a row that lost or damaged data would fail here.
+#[test]
+fn real_input_rows_agree_under_both_allocators() {
+    let input = input();
+    for only in ["parse", "index", "json"] {
+        let arguments = [
+            "compare", "--quick", "--rounds", "1", "--only", only, "--input",
+        ];
+        let output = brickyard(&[&arguments[..], &[text(input.path())]].concat());
+        assert!(output.status.success(), "{only}: {}", stderr(&output));
+        let printed = stdout(&output);
+        let rows = printed
+            .lines()
+            .filter(|line| line.starts_with(only))
+            .count();
+        assert_eq!(rows, 2, "{printed}");
+    }
+}
+
+/// The arena's own figures show where a child's blocks come from: the system's
+/// child never touches the arena, the arena's child keeps all its blocks there.
+#[test]
+fn child_runs_on_the_allocator_it_was_told_to() {
+    let system = child("churn", "system", "system");
+    assert!(system.status.success(), "{}", stderr(&system));
+    let system = json(&system.stdout);
+    assert_eq!(system["allocator"], "system");
+    assert_eq!(system["arena_live_bytes"], 0);
+    assert!(system["live_bytes"].is_null());
+
+    let arena = child("churn", "arena", "arena");
+    assert!(arena.status.success(), "{}", stderr(&arena));
+    let arena = json(&arena.stdout);
+    assert_eq!(arena["allocator"], "arena");
+
+    let counting = child("churn", "counting", "counting");
+    let counting = json(&counting.stdout);
+    let asked = counting["live_bytes"].as_u64().expect("it counts");
+    let live = arena["arena_live_bytes"].as_u64().expect("a figure");
+    assert!(asked > 1 << 20, "churn holds {asked} bytes");
+    assert!(
+        live >= asked / 2,
+        "{asked} bytes are held, the arena says {live}"
+    );
+    assert_eq!(system["checksum"], arena["checksum"]);
+}
+
+/// An allocation before the choice would be freed by another allocator. Debug
+/// builds count them.
+#[test]
+fn nothing_is_allocated_before_the_choice() {
+    for allocator in ["system", "arena"] {
+        let report = json(&child("larson", allocator, allocator).stdout);
+        let expected = if cfg!(debug_assertions) {
+            Value::from(0)
+        } else {
+            Value::Null
+        };
+        assert_eq!(report["early_calls"], expected, "{allocator}");
+    }
+}
+
+#[test]
+fn child_refuses_another_allocator_than_it_was_told() {
+    for (named, told) in [
+        ("system", "arena"),
+        ("no-such-allocator", "arena"),
+        ("", "arena"),
+    ] {
+        let output = child("pairs", named, told);
+        assert!(!output.status.success());
+        assert!(
+            stderr(&output).contains("runs on system, not on arena"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let cases = [
+        (text(empty.path()), "no Rust file"),
+        (text(file.path()), "not a folder"),
+        (
+            "/nonexistent/brickyard",
+            "no such folder: /nonexistent/brickyard",
+        ),
+    ];
+    for (input, reason) in cases {
+        let output = brickyard(&["--quick", "--only", "pairs", "--input", input]);
+        assert!(!output.status.success(), "{input}");
+        assert!(
+            stderr(&output).starts_with("error: "),
+            "{}",
+            stderr(&output)
+        );
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_known_ones() {
+    let output = brickyard(&["--only", "no-such-row"]);
+    assert!(
+        !output.status.success() && stderr(&output).contains("larson"),
+        "{}",
+        stderr(&output)
+    );
+    let output = brickyard(&["--allocators", "no-such-allocator"]);
+    assert!(
+        !output.status.success() && stderr(&output).contains("arena"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// The C library itself is a library that can be preloaded and changes nothing.
+#[test]
+fn run_compares_a_command_with_and_without_a_library() {
+    let Some(library) = c_library() else {
+        panic!("no C library in /proc/self/maps")
+    };
+    let start = ["run", "--rounds", "2", "--preload", &library, "--"];
+    let output = brickyard(&[&start[..], &["echo", "hello"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    assert!(
+        printed.lines().any(|line| line.starts_with("echo ")),
+        "{printed}"
+    );
+    assert!(printed.contains("outputs: the same"), "{printed}");
+
+    let shell = r#"test -z "$LD_PRELOAD" && echo without || echo with"#;
+    let output = brickyard(&[&start[..], &["sh", "-c", shell]].concat());
+    assert!(
+        stdout(&output).contains("DIFFER between"),
+        "{}",
+        stdout(&output)
+    );
+
+    let shell = r#"test -z "$LD_PRELOAD""#;
+    let output = brickyard(&[&start[..], &["sh", "-c", shell]].concat());
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("exit status: 1"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn run_refuses_what_cannot_be_preloaded_or_run() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let output = brickyard(&["run", "--preload", text(file.path()), "--", "true"]);
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("cannot be preloaded"),
+        "{}",
+        stderr(&output)
+    );
+
+    let output = brickyard(&["run", "--preload", "/nonexistent.so", "--", "true"]);
+    assert!(
+        stderr(&output).contains("/nonexistent.so"),
+        "{}",
+        stderr(&output)
+    );
+
+    let library = c_library().expect("a C library");
+    let output = brickyard(&["run", "--preload", &library, "--", "/nonexistent/command"]);
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("/nonexistent/command"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// The path of the C library this test itself is linked to.
+fn c_library() -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
+    path.into_iter()
+        .find(|path| path.contains("/libc.so") || path.contains("/libc-"))
+        .map(String::from)
+}
