@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - K1: every cache ever cut is in the list `all`; those without a thread are in `free`.
-//! - K2: the magazines of a cache in `free` are empty and its sums are zero: what its
-//!   last thread asked for is in `retired`.
+//! - K2: the magazines of a cache in `free` are empty and its account is zero: what its
+//!   last thread asked for is in `settled`.
 
 use core::ptr::{self, NonNull};
 
@@ -26,7 +26,7 @@ pub(crate) struct CacheStore {
     free: *mut ThreadCache,
     free_count: usize,
     /// What exited threads had asked for and not freed; wraps.
-    retired: usize,
+    settled: usize,
     caches: usize,
     /// Rest of the newest chunk.
     chunk: *mut u8,
@@ -43,7 +43,7 @@ impl CacheStore {
             all: ptr::null_mut(),
             free: ptr::null_mut(),
             free_count: 0,
-            retired: 0,
+            settled: 0,
             caches: 0,
             chunk: ptr::null_mut(),
             chunk_left: 0,
@@ -81,8 +81,7 @@ impl CacheStore {
     pub(crate) unsafe fn release(&mut self, os: Os, os_page: usize, cache: NonNull<ThreadCache>) {
         // SAFETY: caches live as long as the heap.
         let this = unsafe { cache.as_ref() };
-        self.retired = self.retired.wrapping_add(this.requested());
-        this.debit(this.requested());
+        this.requested.settle(&mut self.settled);
         if self.free_count >= KEEP_RESIDENT {
             let next = this.next.load(Ordering::Relaxed);
             let addr = cache.as_ptr().addr();
@@ -112,8 +111,8 @@ impl CacheStore {
     }
 
     /// What exited threads had asked for and not freed; wraps.
-    pub(crate) fn retired(&self) -> usize {
-        self.retired
+    pub(crate) fn settled(&self) -> usize {
+        self.settled
     }
 
     /// Caches cut so far.

@@ -14,7 +14,6 @@
 
 use core::ptr;
 
-use crate::fatal::Misuse;
 use crate::span::{Kind, Span, all_free, any_free, full_word};
 use crate::sync::{AtomicUsize, Lock, Ordering, seqcst_fence};
 use crate::units::ClassIndex;
@@ -29,6 +28,10 @@ struct List {
 
 // SAFETY: the pointers are to spans, which live as long as the heap (S4) and are `Sync`.
 unsafe impl Send for List {}
+
+/// A block was given back that is in its span already: a double free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AlreadyFree;
 
 /// One size class of one heap.
 #[derive(Debug)]
@@ -94,7 +97,7 @@ impl Central {
     ///
     /// # Errors
     ///
-    /// [`Misuse::DoubleFree`] when one of them is free already; the heap is damaged then.
+    /// [`AlreadyFree`] when one of them is free already; the heap is damaged then.
     ///
     /// # Safety
     ///
@@ -106,16 +109,16 @@ impl Central {
         span: &Span,
         word: usize,
         mask: u64,
-    ) -> Result<bool, Misuse> {
+    ) -> Result<bool, AlreadyFree> {
         // SAFETY: by contract the caller holds blocks of the span. The slice is used
         // below for hints too, after the blocks are gone; it stays valid (S4).
         let words = unsafe { span.words(class) };
-        let Some(target) = words.get(word) else { return Err(Misuse::Foreign) };
+        let Some(target) = words.get(word) else { return Err(AlreadyFree) };
         // SeqCst, which includes Release: the giver's accesses to the blocks come before
         // the taker's (Acquire in `take_from`); and the giver's side of the Dekker pair.
         let before = target.fetch_or(mask, Ordering::SeqCst);
         if before & mask != 0 {
-            return Err(Misuse::DoubleFree);
+            return Err(AlreadyFree);
         }
         seqcst_fence();
         // SeqCst: the giver's side of the Dekker pair (span.rs).

@@ -11,7 +11,7 @@ use core::ptr::{self, NonNull};
 
 use crate::big::BigCache;
 use crate::cache_store::{CacheStore, SharedCache};
-use crate::central::Central;
+use crate::central::{AlreadyFree, Central};
 use crate::fatal::{Misuse, die};
 use crate::faults::Os;
 use crate::os;
@@ -380,9 +380,9 @@ impl HeapCore {
                 // Relaxed: a hint for the next time that memory is wanted.
                 self.empties.fetch_or(1 << class.get(), Ordering::Relaxed);
             }
-            Err(misuse) => {
+            Err(AlreadyFree) => {
                 let first = batch.word * 64 + batch.mask.trailing_zeros() as usize;
-                die(misuse, batch.start + first * block_size(class))
+                die(Misuse::DoubleFree, batch.start + first * block_size(class))
             }
         }
     }

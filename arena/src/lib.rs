@@ -1,5 +1,6 @@
 //! Stub doc.
 #![deny(unsafe_code)]
+#![cfg_attr(loom, expect(dead_code, reason = "only the protocols between threads are modelled"))]
 
 mod units;
 mod bitmap;
@@ -17,10 +18,14 @@ mod fatal;
 mod faults;
 #[expect(unsafe_code, reason = "leaves")]
 mod page_map;
+mod tally;
 #[expect(unsafe_code, reason = "x")]
 mod span;
 #[expect(unsafe_code, reason = "x")]
 mod central;
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "x")]
+mod models;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "x")]
 mod segment;

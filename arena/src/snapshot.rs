@@ -39,10 +39,10 @@ impl HeapCore {
         let mut requested = 0usize;
         let mut caches = 0;
         self.caches.with(|store| {
-            requested = store.retired();
+            requested = store.settled();
             caches = store.caches();
             store.for_each(|cache| {
-                requested = requested.wrapping_add(cache.requested());
+                requested = requested.wrapping_add(cache.requested.read());
                 for class in ClassIndex::all() {
                     if let Some(slot) = cached.get_mut(class.get()) {
                         *slot += cache.len(class);

@@ -104,7 +104,6 @@ pub(crate) struct Span {
     /// One bit a granule: nothing has touched it since the system last zeroed it.
     fresh: AtomicU64,
     links: UnsafeCell<Links>,
-    #[cfg_attr(loom, expect(dead_code, reason = "models keep the words apart"))]
     inline: [AtomicU64; INLINE_WORDS],
 }
 

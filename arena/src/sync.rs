@@ -187,7 +187,6 @@ impl<T> Lock<T> {
     }
 
     /// The lock alone, for the fork handlers.
-    #[cfg_attr(loom, expect(dead_code, reason = "fork is not modelled"))]
     pub(crate) fn raw(&self) -> &RawLock {
         &self.raw
     }

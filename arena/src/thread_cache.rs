@@ -25,6 +25,7 @@ use core::ptr::{self, NonNull};
 
 use crate::size_class::{block_size, magazine_capacity};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+use crate::tally::Account;
 use crate::units::{CLASS_COUNT, ClassIndex};
 
 /// Entries that a magazine may hold before it has shown use.
@@ -79,8 +80,8 @@ pub(crate) enum Push {
 pub(crate) struct ThreadCache {
     tops: [AtomicPtr<*mut u8>; CLASS_COUNT],
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
-    /// Bytes that this thread asked for, less those that it freed; wraps.
-    requested: AtomicUsize,
+    /// Bytes that this thread asked for, less those that it freed.
+    pub(crate) requested: Account,
     /// Bytes of blocks that the limits allow together.
     allowed: AtomicUsize,
     /// Next in the list of all caches of the heap (cache-store lock).
@@ -119,7 +120,6 @@ impl ThreadCache {
             cache.set_limit(class, limit);
         }
         // Relaxed: published with the cache.
-        cache.requested.store(0, Ordering::Relaxed);
         cache.allowed.store(0, Ordering::Relaxed);
     }
 
@@ -157,21 +157,13 @@ impl ThreadCache {
     /// Counts `bytes` as asked for.
     #[inline(always)]
     pub(crate) fn credit(&self, bytes: usize) {
-        // Relaxed: a number for statistics; only this thread writes (T3).
-        let sum = self.requested.load(Ordering::Relaxed).wrapping_add(bytes);
-        self.requested.store(sum, Ordering::Relaxed);
+        self.requested.credit(bytes);
     }
 
     /// Counts `bytes` as freed.
     #[inline(always)]
     pub(crate) fn debit(&self, bytes: usize) {
-        self.credit(bytes.wrapping_neg());
-    }
-
-    /// The sum that `credit` and `debit` made; wraps.
-    pub(crate) fn requested(&self) -> usize {
-        // Relaxed: a number for statistics.
-        self.requested.load(Ordering::Relaxed)
+        self.requested.credit(bytes.wrapping_neg());
     }
 
     /// Blocks of `class` in the magazine; any thread may ask.
