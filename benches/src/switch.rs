@@ -4,8 +4,8 @@
 //! Each measurement runs in a process of its own. The parent names the
 //! allocator in the environment variable [`VARIABLE`]; a function in
 //! `.init_array` reads it with `getenv`, which allocates nothing, before any
-//! Rust code has run. From then on each call costs one load of a static byte
-//! and one `match`, whichever allocator was chosen.
+//! Rust code has run. From then on each call costs one load of a static byte,
+//! one `match` and one jump, whichever allocator was chosen.
 //!
 //! The choice [`COUNTING`] is the system allocator with two counters beside it.
 //! It is never timed: one run under it tells how many bytes a workload asked
@@ -17,9 +17,6 @@ use core::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::alloc::System;
 
 use brickyard_arena::Arena;
-
-#[cfg(feature = "peers")]
-use crate::peers;
 
 /// The environment variable that names the allocator of a process.
 pub(crate) const VARIABLE: &str = "BRICKYARD_ALLOCATOR";
@@ -132,27 +129,78 @@ extern "C" fn choose() {
 #[derive(Debug)]
 struct Switch;
 
+/// Makes a module of four functions that call one allocator. They stay out of
+/// line: the switch then is a load, a comparison and a jump for every choice,
+/// and no allocator pays for registers that another one saves.
+macro_rules! entry_points {
+    ($module:ident, $allocator:expr) => {
+        mod $module {
+            use core::alloc::{GlobalAlloc as _, Layout};
+
+            #[inline(never)]
+            pub(super) unsafe fn alloc(layout: Layout) -> *mut u8 {
+                // SAFETY: the caller keeps the contract of the method called.
+                unsafe { $allocator.alloc(layout) }
+            }
+
+            #[inline(never)]
+            pub(super) unsafe fn alloc_zeroed(layout: Layout) -> *mut u8 {
+                // SAFETY: the caller keeps the contract of the method called.
+                unsafe { $allocator.alloc_zeroed(layout) }
+            }
+
+            #[inline(never)]
+            pub(super) unsafe fn dealloc(ptr: *mut u8, layout: Layout) {
+                // SAFETY: the caller keeps the contract of the method called.
+                unsafe { $allocator.dealloc(ptr, layout) }
+            }
+
+            #[inline(never)]
+            pub(super) unsafe fn realloc(ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+                // SAFETY: the caller keeps the contract of the method called.
+                unsafe { $allocator.realloc(ptr, layout, new_size) }
+            }
+        }
+    };
+}
+
+entry_points!(system, std::alloc::System);
+entry_points!(arena, super::ARENA);
+entry_points!(counting, super::Counting);
+#[cfg(feature = "peers")]
+entry_points!(mimalloc3, crate::peers::MIMALLOC3);
+#[cfg(feature = "peers")]
+entry_points!(mimalloc2, crate::peers::MIMALLOC2);
+#[cfg(feature = "peers")]
+entry_points!(jemalloc, crate::peers::JEMALLOC);
+#[cfg(feature = "peers")]
+entry_points!(snmalloc, crate::peers::SNMALLOC);
+#[cfg(feature = "peers")]
+entry_points!(rpmalloc, crate::peers::RPMALLOC);
+#[cfg(feature = "peers")]
+entry_points!(rusty_alloc, crate::peers::RUSTY_ALLOC);
+
 /// Calls `$method` of the chosen allocator. The arms for peers exist only where
 /// they are compiled in, so that the default build has three.
 macro_rules! forward {
     ($method:ident($($argument:expr),*)) => {
         // Relaxed: the byte never changes after `choose`.
         match CHOICE.load(Ordering::Relaxed) {
-            ARENA_INDEX => ARENA.$method($($argument),*),
-            COUNTING_INDEX => Counting.$method($($argument),*),
+            ARENA_INDEX => arena::$method($($argument),*),
+            COUNTING_INDEX => counting::$method($($argument),*),
             #[cfg(feature = "peers")]
-            3 => peers::MIMALLOC3.$method($($argument),*),
+            3 => mimalloc3::$method($($argument),*),
             #[cfg(feature = "peers")]
-            4 => peers::MIMALLOC2.$method($($argument),*),
+            4 => mimalloc2::$method($($argument),*),
             #[cfg(feature = "peers")]
-            5 => peers::JEMALLOC.$method($($argument),*),
+            5 => jemalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            6 => peers::SNMALLOC.$method($($argument),*),
+            6 => snmalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            7 => peers::RPMALLOC.$method($($argument),*),
+            7 => rpmalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            8 => peers::RUSTY_ALLOC.$method($($argument),*),
-            _ => System.$method($($argument),*),
+            8 => rusty_alloc::$method($($argument),*),
+            _ => system::$method($($argument),*),
         }
     };
 }

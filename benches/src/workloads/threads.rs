@@ -66,7 +66,7 @@ fn replace_random(table: &mut [Block], seed: u64, steps: usize) -> u64 {
 pub(super) fn producer_consumer(setting: &mut Setting) -> Result<Outcome> {
     const PARCEL_BLOCKS: usize = 64;
     const PARCELS_UNDER_WAY: usize = 64;
-    let parcels = setting.scale.of(40_000);
+    let parcels = setting.scale.of(80_000);
     let checksum = setting.watch.measure(|| {
         let (sender, receiver) = mpsc::sync_channel::<Vec<Block>>(PARCELS_UNDER_WAY);
         thread::scope(|scope| {
@@ -134,7 +134,7 @@ pub(super) fn thread_churn(setting: &mut Setting) -> Result<Outcome> {
     const BLOCKS_A_THREAD: usize = 400;
     const LEFT_A_THREAD: usize = 20;
     const KEPT_BLOCKS: usize = 20_000;
-    let waves = setting.scale.of(1_600);
+    let waves = setting.scale.of(1_000);
     let mut kept: VecDeque<Block> = VecDeque::with_capacity(KEPT_BLOCKS + THREADS * LEFT_A_THREAD);
     let checksum = setting.watch.measure(|| {
         let mut sum = 0_u64;
