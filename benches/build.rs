@@ -23,7 +23,7 @@ fn main() {
 ///
 /// The package `libmimalloc-sys` carries the sources of both and builds one,
 /// here version 3. Both define the same names, so version 2 is compiled from
-/// those sources into one object in which the four functions that are called
+/// those sources into one object in which the five functions that are called
 /// get names of their own and all others become local.
 #[cfg(feature = "peers")]
 mod mimalloc2 {
@@ -31,11 +31,12 @@ mod mimalloc2 {
     use std::{env, process::Command};
 
     /// The functions to call, by the part of the name after `mi_`.
-    const FUNCTIONS: [&str; 4] = [
+    const FUNCTIONS: [&str; 5] = [
         "malloc_aligned",
         "zalloc_aligned",
         "realloc_aligned",
         "free",
+        "version",
     ];
 
     pub(super) fn build() {
@@ -77,7 +78,7 @@ mod mimalloc2 {
             .flag("-Wno-error=date-time")
             .flag_if_supported("-ftls-model=initial-exec");
         build.define("MI_DEBUG", "0").warnings(false);
-        if variable("DEBUG") == "false" {
+        if variable("OPT_LEVEL") != "0" {
             build
                 .define("MI_BUILD_RELEASE", None)
                 .define("NDEBUG", None);

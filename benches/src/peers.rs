@@ -19,9 +19,16 @@ unsafe extern "C" {
     fn brickyard_mi2_zalloc_aligned(size: usize, align: usize) -> *mut u8;
     fn brickyard_mi2_realloc_aligned(block: *mut u8, size: usize, align: usize) -> *mut u8;
     fn brickyard_mi2_free(block: *mut u8);
+    safe fn brickyard_mi2_version() -> core::ffi::c_int;
+    safe fn mi_version() -> core::ffi::c_int;
 }
 
-// SAFETY: the four functions are mimalloc's own and keep the contract of
+/// The version numbers that mimalloc 2 and mimalloc 3 give of themselves.
+pub(crate) fn mimalloc_versions() -> [i32; 2] {
+    [brickyard_mi2_version(), mi_version()]
+}
+
+// SAFETY: the functions are mimalloc's own and keep the contract of
 // `GlobalAlloc`: a block of at least that size at that alignment or null; the
 // content kept and the old block freed by a successful realloc; null and the
 // old block untouched otherwise. None of them unwinds.
@@ -49,5 +56,18 @@ unsafe impl GlobalAlloc for Mimalloc2 {
         // SAFETY: by the caller's contract the block is live and from here; the
         // alignment is that of its layout.
         unsafe { brickyard_mi2_realloc_aligned(ptr, new_size, layout.align()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two are linked side by side; had the linker taken one for both, the
+    /// columns of the table would be the same allocator twice.
+    #[test]
+    fn mimalloc_2_and_3_are_two() {
+        let major = |version: i32| version.to_string().chars().next();
+        assert_eq!(mimalloc_versions().map(major), [Some('2'), Some('3')]);
     }
 }

@@ -125,6 +125,13 @@ fn versions() -> Value {
             versions.insert(String::from(package), json!(version));
         }
     }
+    #[cfg(feature = "peers")]
+    for (name, version) in ["mimalloc2", "mimalloc3"]
+        .iter()
+        .zip(crate::peers::mimalloc_versions())
+    {
+        versions.insert(String::from(*name), json!(version));
+    }
     Value::Object(versions)
 }
 

@@ -66,7 +66,7 @@ fn replace_random(table: &mut [Block], seed: u64, steps: usize) -> u64 {
 pub(super) fn producer_consumer(setting: &mut Setting) -> Result<Outcome> {
     const PARCEL_BLOCKS: usize = 64;
     const PARCELS_UNDER_WAY: usize = 64;
-    let parcels = setting.scale.of(80_000);
+    let parcels = setting.scale.of(30_000);
     let checksum = setting.watch.measure(|| {
         let (sender, receiver) = mpsc::sync_channel::<Vec<Block>>(PARCELS_UNDER_WAY);
         thread::scope(|scope| {
