@@ -1,0 +1,54 @@
+//! One oracle, many drivers.
+//!
+//! The suite's allocator is checked by programs for it: lists of [`op::Op`].
+//! They come from libFuzzer (bytes), from proptest (strategies), from seeds and
+//! from a corpus, and all run beside the same oracle, [`shadow::Shadow`], that
+//! knows what the program holds:
+//!
+//! ```text
+//!   bytes, seeds ──arbitrary──┐             ┌── Heap, four HeapCaches
+//!                             ├─► [Op] ─► Driver
+//!   proptest ─────strategy────┘             └── Shadow (addresses, contents)
+//! ```
+//!
+//! | target | what it adds | body |
+//! |---|---|---|
+//! | `arena_ops` | nothing | [`arena_ops::run`] |
+//! | `arena_faults` | the n-th call to the operating system fails | [`arena_faults::run`] |
+//!
+//! [`soak`] runs without a list of operations: many threads, one heap.
+//!
+//! Everything drives a `Heap` *value*. As the global allocator a heap would
+//! hide from `AddressSanitizer`, and a defect would first show in the harness.
+//! With `--cfg brickyard_asan` the [`poison`] module tells `ASan` what is free.
+
+#![deny(unsafe_code)]
+
+pub mod arena_faults;
+pub mod arena_ops;
+pub mod census;
+#[expect(
+    unsafe_code,
+    reason = "frees and reallocates what the shadow says is live"
+)]
+pub mod driver;
+pub mod fault;
+#[expect(unsafe_code, reason = "passes on the calls of the allocator interface")]
+pub mod handles;
+pub mod op;
+#[expect(unsafe_code, reason = "reads and writes the content of blocks")]
+pub mod pattern;
+#[cfg_attr(
+    brickyard_asan,
+    expect(unsafe_code, reason = "declares the sanitizer's interface")
+)]
+pub mod poison;
+pub mod replay;
+#[expect(
+    unsafe_code,
+    reason = "fills and compares the blocks that it was given"
+)]
+pub mod shadow;
+#[expect(unsafe_code, reason = "hands blocks between threads")]
+pub mod soak;
+pub mod strategy;

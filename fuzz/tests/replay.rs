@@ -1,0 +1,43 @@
+//! Runs the bodies of the fuzz targets on their corpus and on seeds, on stable
+//! Rust, so that what fuzzing has found stays found on every machine.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use brickyard_fuzz::{arena_faults, arena_ops, replay};
+
+/// Inputs from seeds beside the corpus.
+const SEEDS: u64 = 300;
+
+#[test]
+fn arena_ops_holds_on_corpus_and_seeds() {
+    replay_all("arena_ops", arena_ops::run);
+}
+
+#[test]
+fn arena_faults_holds_on_corpus_and_seeds() {
+    replay_all("arena_faults", arena_faults::run);
+}
+
+fn replay_all(target: &str, body: fn(&[u8])) {
+    let files = replay::corpus(target).expect("a readable corpus");
+    assert!(
+        files.len() >= 20,
+        "the corpus of {target} has {} files only",
+        files.len()
+    );
+    for (path, content) in files {
+        expect_quiet(&path.display().to_string(), body, &content);
+    }
+    for seed in 0..SEEDS {
+        expect_quiet(&format!("seed {seed}"), body, &replay::seeded(seed));
+    }
+}
+
+/// Names the input when the body panics on it.
+fn expect_quiet(name: &str, body: fn(&[u8]), input: &[u8]) {
+    let result = catch_unwind(AssertUnwindSafe(|| body(input)));
+    assert!(
+        result.is_ok(),
+        "the heap broke a promise on {name}; see above"
+    );
+}
