@@ -1,6 +1,7 @@
 //! `brickyard run`: any command under the system malloc and under a preloaded
 //! library, in turns.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,12 +45,22 @@ pub(crate) fn main(args: &RunArgs) -> Result<()> {
     };
     let mut first: [Option<Ran>; 2] = [None, None];
     let mut outputs_differ = [false; 2];
+    let mut expected: Option<String> = None;
     for round in 0..args.rounds {
         let order: [usize; 2] = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
             bar.set_message(format!("{} under {}", row.workload, SIDES[side]));
             let preload = (side == 1).then_some(library.as_path());
             let ran = run_once(args, preload, scratch.path())?;
+            let expected = expected.get_or_insert_with(|| ran.spawned.status.clone());
+            // Figures of a command that was cut short would only mislead.
+            ensure!(
+                ran.spawned.status == *expected,
+                "the command ended with {expected}, but in round {} under {} with {}",
+                round + 1,
+                preload.map_or(Cow::Borrowed("the system malloc"), Path::to_string_lossy),
+                ran.spawned.status,
+            );
             let series = &mut row.series[side];
             series.time_s.push(ran.spawned.time_s);
             series.cpu_s.push(ran.spawned.cpu_s);
@@ -75,13 +86,6 @@ pub(crate) fn main(args: &RunArgs) -> Result<()> {
     if let Some(path) = &args.json {
         report::write_json(path, &results)?;
     }
-    ensure!(
-        system.spawned.status == preload.spawned.status,
-        "the command ended with {} under the system malloc and with {} under {}",
-        system.spawned.status,
-        preload.spawned.status,
-        library.display(),
-    );
     Ok(())
 }
 
@@ -160,7 +164,7 @@ fn remark(system: &Ran, preload: &Ran, outputs_differ: [bool; 2]) -> String {
         }
         _ => String::from("outputs: DIFFER between the system malloc and the preloaded library"),
     };
-    if !system.spawned.success && system.spawned.status == preload.spawned.status {
+    if !system.spawned.success {
         text.push_str("; the command ends with ");
         text.push_str(&system.spawned.status);
         text.push_str(" on both sides");
