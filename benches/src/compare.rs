@@ -74,18 +74,14 @@ pub(crate) fn main(args: &CompareArgs) -> Result<()> {
     report::say(&table::render(&results));
     report::say(&input.summary);
     report::say(&format!(
-        "{done} rounds{}, {}, medians ± half the range; ratios to {}; live %: of RSS at rest",
+        "{} of work, {done} rounds{} in {:.0} s; medians, ± half the range; live % of RSS at rest",
+        if args.quick { "1/8" } else { "all" },
         if done < rounds {
             " (no time for more)"
         } else {
             ""
         },
-        if args.quick {
-            "an eighth of the work"
-        } else {
-            "full work"
-        },
-        results.allocators[0],
+        start.elapsed().as_secs_f64(),
     ));
     if let Some(path) = &args.json {
         report::write_json(path, &results)?;
