@@ -19,7 +19,7 @@ use crate::shadow::{Defect, Shadow};
 
 /// Bytes that a program may hold at once; more is not allocated. Keeps a fuzzer
 /// below its memory limit.
-const BUDGET_BYTES: usize = 48 << 20;
+const BUDGET_BYTES: usize = 24 << 20;
 
 /// Blocks that a program may hold at once, so that a run stays short.
 const BUDGET_BLOCKS: usize = 3000;

@@ -26,7 +26,7 @@ fn recorded() -> Vec<Op> {
         Size::Medium(0, Edge::At),
         Size::Medium(300, Edge::Above),
         Size::Big(2, Edge::At),
-        Size::Big(40, Edge::Below),
+        Size::Big(9, Edge::Below),
     ];
     for round in 0..3_u8 {
         let via = Via::Cache(CacheSlot(round));

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use brickyard_fuzz::{arena_faults, arena_ops, replay};
 
 /// Inputs from seeds beside the corpus.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 #[test]
 fn arena_ops_holds_on_corpus_and_seeds() {
