@@ -7,16 +7,16 @@
 //! requested             == sum of the sizes of live blocks
 //! live_blocks of class  == live blocks whose layout names that class
 //! large                 >= sum of the other live sizes, in whole OS pages
-//! large                 <= the same, and a quarter of the sizes above 1 MiB
+//! large                 <= the same, and as much again for sizes above 1 MiB
 //! live                  == large + sum of block_size * live_blocks
 //! cached                == sum of block_size * cached_blocks
 //! committed             >= bytes of OS pages that a live block has touched
 //! a class has spans    <=> it has blocks
 //! ```
 //!
-//! The quarter is what a mapping that the heap had kept may be wider than the
-//! request it serves. There is no upper bound once a call has failed: a mapping
-//! that the system refused to cut stays as wide as it was.
+//! A mapping that the heap had kept may be twice as wide as the request it
+//! serves. There is no upper bound once a call has failed: a mapping that the
+//! system refused to cut stays as wide as it was.
 
 use core::alloc::Layout;
 
@@ -138,7 +138,7 @@ fn count(handles: &Handles<'_>, shadow: &Shadow) -> Census {
                 let bytes = os_pages(block.layout);
                 census.large += bytes;
                 if bytes > LARGEST_EXACT_BYTES || block.layout.align() > LARGEST_EXACT_BYTES {
-                    census.slack += bytes / 4;
+                    census.slack += bytes;
                 }
             }
         }

@@ -222,7 +222,7 @@ impl<'s> Worker<'s> {
                     .stage
                     .heap
                     .cache()
-                    .expect("a cache in place of the old one")
+                    .expect("a cache in place of the old one");
             }
         }
     }
