@@ -5,7 +5,7 @@
 /// Freed mappings that are kept at most.
 const SLOTS: usize = 16;
 /// Bytes that are kept at most.
-const KEEP_BYTES: usize = 32 << 20;
+const KEEP_BYTES: usize = 128 << 20;
 /// How long a mapping is kept, in milliseconds.
 const KEEP_MS: u64 = 250;
 
@@ -14,7 +14,7 @@ const KEEP_MS: u64 = 250;
 pub(crate) struct Kept {
     pub(crate) addr: usize,
     pub(crate) len: usize,
-    since_ms: u64,
+    pub(crate) since_ms: u64,
 }
 
 /// The mappings that are kept: decides, but does no system call.
@@ -26,7 +26,10 @@ pub(crate) struct BigCache {
 
 impl BigCache {
     pub(crate) const fn new() -> Self {
-        Self { slots: [None; SLOTS], bytes: 0 }
+        Self {
+            slots: [None; SLOTS],
+            bytes: 0,
+        }
     }
 
     /// Keeps a mapping; `false` when it is too big or others must go first.
@@ -34,17 +37,23 @@ impl BigCache {
         if self.bytes.saturating_add(len) > KEEP_BYTES {
             return false;
         }
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) else { return false };
-        *slot = Some(Kept { addr, len, since_ms: now_ms });
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) else {
+            return false;
+        };
+        *slot = Some(Kept {
+            addr,
+            len,
+            since_ms: now_ms,
+        });
         self.bytes += len;
         true
     }
 
-    /// A kept mapping of at least `len` bytes, and at most a quarter more, at a multiple
+    /// A kept mapping of at least `len` bytes, and at most four times that, at a multiple
     /// of `align`: the smallest.
     pub(crate) fn take(&mut self, len: usize, align: usize) -> Option<Kept> {
         self.remove_min(|kept| {
-            let fits = kept.len >= len && kept.len <= len + len / 4;
+            let fits = kept.len >= len && kept.len / 4 <= len;
             (fits && kept.addr.is_multiple_of(align)).then_some(kept.len as u64)
         })
     }
@@ -72,7 +81,10 @@ impl BigCache {
     }
 
     fn remove_min(&mut self, key: impl Fn(&Kept) -> Option<u64>) -> Option<Kept> {
-        let candidates = self.slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(|k| key(k).is_some()));
+        let candidates = self
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.as_ref().is_some_and(|k| key(k).is_some()));
         let slot = candidates.min_by_key(|slot| slot.as_ref().and_then(&key))?;
         let kept = slot.take()?;
         self.bytes -= kept.len;
@@ -95,7 +107,11 @@ mod tests {
         assert!(cache.put(0x40_0000, 3 << 20, 1));
         assert!(cache.put(0x80_0000, 2 << 20, 2));
         assert_eq!(cache.take(4 << 20, 4096), None);
-        assert_eq!(cache.take(1 << 20, 4096), None, "twice the size is too wide");
+        assert_eq!(
+            cache.take(1 << 18, 4096),
+            None,
+            "more than four times the size"
+        );
         assert_eq!(cache.take(2 << 20, 0x100_0000), None, "not aligned");
         assert_eq!(cache.take(2 << 20, 4096).map(|k| k.addr), Some(0x80_0000));
         assert_eq!(cache.bytes(), 3 << 20);

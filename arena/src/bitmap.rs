@@ -30,12 +30,16 @@ impl Bits {
     /// How many bits of `run` are set.
     pub(crate) fn count(&self, run: Run) -> usize {
         let words = self.0.iter().enumerate();
-        words.map(|(index, word)| (word & mask_in_word(index, run)).count_ones() as usize).sum()
+        words
+            .map(|(index, word)| (word & mask_in_word(index, run)).count_ones() as usize)
+            .sum()
     }
 
     /// Whether the bit at `index` is set.
     pub(crate) fn get(&self, index: usize) -> bool {
-        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+        self.0
+            .get(index / 64)
+            .is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
     /// First index at or after `from` whose bit is `value`; `SEGMENT_GRANULES` if none.
@@ -59,7 +63,10 @@ impl Bits {
         if start >= SEGMENT_GRANULES {
             return None;
         }
-        Some(Run { start, len: self.find(start, !value) - start })
+        Some(Run {
+            start,
+            len: self.find(start, !value) - start,
+        })
     }
 
     /// The place for `len` granules whose first index is a multiple of `align`, in the
@@ -108,7 +115,11 @@ fn mask_in_word(index: usize, run: Run) -> u64 {
 
 /// The lowest `count` bits, `0..=64`.
 pub(crate) const fn below(count: usize) -> u64 {
-    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -110,6 +110,11 @@ impl CacheStore {
         }
     }
 
+    /// Counts `bytes` that no thread's account counted; wraps.
+    pub(crate) fn settle(&mut self, bytes: usize) {
+        self.settled = self.settled.wrapping_add(bytes);
+    }
+
     /// What exited threads had asked for and not freed; wraps.
     pub(crate) fn settled(&self) -> usize {
         self.settled

@@ -48,7 +48,10 @@ impl Central {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
-            list: Lock::new(List { head: ptr::null(), tail: ptr::null() }),
+            list: Lock::new(List {
+                head: ptr::null(),
+                tail: ptr::null(),
+            }),
             outside: AtomicUsize::new(0),
             spans: AtomicUsize::new(0),
         }
@@ -57,7 +60,10 @@ impl Central {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
-            list: Lock::new(List { head: ptr::null(), tail: ptr::null() }),
+            list: Lock::new(List {
+                head: ptr::null(),
+                tail: ptr::null(),
+            }),
             outside: AtomicUsize::new(0),
             spans: AtomicUsize::new(0),
         }
@@ -77,7 +83,9 @@ impl Central {
             let mut got = 0;
             while got < want {
                 // SAFETY: spans in the list live as long as the heap (S4).
-                let Some(span) = (unsafe { list.head.as_ref() }) else { break };
+                let Some(span) = (unsafe { list.head.as_ref() }) else {
+                    break;
+                };
                 // SAFETY: the class lock is held, and listed spans are of this class (C1, C3).
                 got += unsafe { take_from(span, class, want - got, &mut sink) };
                 if got < want {
@@ -113,7 +121,9 @@ impl Central {
         // SAFETY: by contract the caller holds blocks of the span. The slice is used
         // below for hints too, after the blocks are gone; it stays valid (S4).
         let words = unsafe { span.words(class) };
-        let Some(target) = words.get(word) else { return Err(AlreadyFree) };
+        let Some(target) = words.get(word) else {
+            return Err(AlreadyFree);
+        };
         // SeqCst, which includes Release: the giver's accesses to the blocks come before
         // the taker's (Acquire in `take_from`); and the giver's side of the Dekker pair.
         let before = target.fetch_or(mask, Ordering::SeqCst);

@@ -48,7 +48,11 @@ fn hex(addr: usize) -> [u8; 18] {
     for slot in out.iter_mut().skip(2).rev() {
         #[expect(clippy::cast_possible_truncation, reason = "a digit is below 16")]
         let digit = (rest & 15) as u8;
-        *slot = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        *slot = if digit < 10 {
+            b'0' + digit
+        } else {
+            b'a' + digit - 10
+        };
         rest >>= 4;
     }
     out

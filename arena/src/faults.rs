@@ -52,7 +52,11 @@ impl FaultPlan {
         // Relaxed throughout: the plan carries numbers only, nothing is read through it;
         // a test sets it while no other thread uses the heap.
         let first = self.calls.load(Ordering::Relaxed).saturating_add(n);
-        let end = if forever { u64::MAX } else { first.saturating_add(1) };
+        let end = if forever {
+            u64::MAX
+        } else {
+            first.saturating_add(1)
+        };
         self.first.store(first, Ordering::Relaxed);
         self.end.store(end, Ordering::Relaxed);
     }
@@ -112,7 +116,11 @@ impl Os {
 
     /// Maps `len` bytes of zeroed memory at `addr` if nothing is there.
     pub(crate) fn map_at(self, addr: usize, len: usize) -> Option<NonNull<u8>> {
-        if self.fails() { None } else { os::map_at(addr, len) }
+        if self.fails() {
+            None
+        } else {
+            os::map_at(addr, len)
+        }
     }
 
     /// Maps `len` bytes at a multiple of `align`, a power of two and at least an OS page.

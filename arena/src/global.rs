@@ -5,7 +5,7 @@ use core::ptr;
 
 use crate::large::Place;
 use crate::process::{CORE, with_cache};
-use crate::size_class::{block_size, class_of};
+use crate::size_class::{block_size, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::tls;
 use crate::units::{ClassIndex, Contents};
@@ -69,7 +69,7 @@ impl Arena {
     /// Sizes from 0 on; `align` is a power of two. Statistics count the whole block.
     #[inline]
     pub fn alloc_unsized(size: usize, align: usize) -> *mut u8 {
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of(size, align)) {
+        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
             let block = cache.pop(class);
             if !block.is_null() {
                 cache.credit(block_size(class));
@@ -105,8 +105,8 @@ impl Arena {
     pub unsafe fn dealloc_unsized(block: *mut u8) {
         if let (Some(cache), Place::Small(class)) = (tls::cache(), CORE.locate(block)) {
             let class = ClassIndex::new(class);
-            CORE.dealloc_small(cache, class, block);
             cache.debit(block_size(class));
+            CORE.dealloc_small(cache, class, block);
             return;
         }
         // SAFETY: by contract.
@@ -164,7 +164,7 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of(size, align)) {
+        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
             let block = cache.pop(class);
             if !block.is_null() {
                 cache.credit(size);
@@ -177,7 +177,7 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let (size, align) = (layout.size(), layout.align());
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of(size, align)) {
+        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
             cache.debit(size);
             CORE.dealloc_small(cache, class, block);
             return;
@@ -209,26 +209,27 @@ fn with_cache_inline<R>(f: impl FnOnce(&crate::thread_cache::ThreadCache) -> R) 
     }
 }
 
-#[cold]
 #[inline(never)]
 fn alloc_slow(size: usize, align: usize) -> *mut u8 {
-    with_cache(|cache| CORE.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
+    with_cache_inline(|cache| CORE.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
 }
 
 /// # Safety
 ///
 /// As for [`GlobalAlloc::dealloc`].
-#[cold]
 #[inline(never)]
 unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
-    // SAFETY: by contract. Without memory for any cache there is no block to free either.
-    with_cache(|cache| unsafe { CORE.dealloc(cache, block, size, align) });
+    // SAFETY: by contract.
+    let done = with_cache_inline(|cache| unsafe { CORE.dealloc(cache, block, size, align) });
+    if done.is_none() {
+        // SAFETY: by contract.
+        unsafe { CORE.dealloc_uncached(block, size, align) };
+    }
 }
 
-#[cold]
 #[inline(never)]
 fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    let block = with_cache(|cache| {
+    let block = with_cache_inline(|cache| {
         let Some(class) = class_of(size, align) else {
             let block = CORE.alloc_large(size, align, contents);
             if !block.is_null() {
@@ -244,16 +245,18 @@ fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 
 /// # Safety
 ///
 /// As for [`Arena::dealloc_unsized`].
-#[cold]
-#[inline(never)]
 unsafe fn dealloc_unsized_slow(block: *mut u8) {
     let size = CORE.usable_size(block);
-    with_cache(|cache| {
-        match CORE.locate(block) {
-            Place::Small(class) => CORE.dealloc_small(cache, ClassIndex::new(class), block),
+    match CORE.locate(block) {
+        // The block's own size is a layout of its class.
+        // SAFETY: by contract.
+        Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
+        Place::Large(_) => {
             // SAFETY: by contract.
-            Place::Large(_) => unsafe { CORE.free_large(block) },
+            unsafe { CORE.free_large(block) };
+            if with_cache_inline(|cache| cache.debit(size)).is_none() {
+                CORE.caches.with(|store| store.settle(size.wrapping_neg()));
+            }
         }
-        cache.debit(size);
-    });
+    }
 }

@@ -1,6 +1,7 @@
 //! Heaps as values: what tests, fuzzers and sanitizers drive, and what a program uses
 //! that wants a part of its memory apart.
 
+use alloc::boxed::Box;
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
@@ -90,7 +91,9 @@ impl Heap {
 
     fn with_os(os: Os) -> Result<Self, HeapError> {
         let id = claim_identity().ok_or(HeapError::TooManyHeaps)?;
-        Ok(Self { core: Box::new(HeapCore::new(id, os)) })
+        Ok(Self {
+            core: Box::new(HeapCore::new(id, os)),
+        })
     }
 
     /// Allocates; null when memory is short. A size of 0 gives a block of its own.
@@ -100,13 +103,15 @@ impl Heap {
     /// Constant, plus a system call or a sweep now and then.
     pub fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        self.shared(|cache| self.core.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
+        self.shared(|cache| self.core.alloc(cache, size, align))
+            .unwrap_or(ptr::null_mut())
     }
 
     /// Allocates zeroed memory; null when memory is short.
     pub fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        self.shared(|cache| self.core.alloc_zeroed(cache, size, align)).unwrap_or(ptr::null_mut())
+        self.shared(|cache| self.core.alloc_zeroed(cache, size, align))
+            .unwrap_or(ptr::null_mut())
     }
 
     /// Frees a block.
@@ -119,7 +124,11 @@ impl Heap {
     pub unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: by contract.
-        self.shared(|cache| unsafe { self.core.dealloc(cache, block, size, align) });
+        let done = self.shared(|cache| unsafe { self.core.dealloc(cache, block, size, align) });
+        if done.is_none() {
+            // SAFETY: by contract.
+            unsafe { self.core.dealloc_uncached(block, size, align) };
+        }
     }
 
     /// Changes the size of a block; null when memory is short, and then the old block is
@@ -139,7 +148,11 @@ impl Heap {
     /// A cache for one thread, or `None` when memory is short.
     pub fn cache(&self) -> Option<HeapCache<'_>> {
         let cache = self.core.acquire_cache()?;
-        Some(HeapCache { core: &self.core, cache, one_thread: PhantomData })
+        Some(HeapCache {
+            core: &self.core,
+            cache,
+            one_thread: PhantomData,
+        })
     }
 
     /// A snapshot of the heap's figures.
@@ -172,7 +185,9 @@ impl Heap {
 
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heap").field("id", &self.core.id).finish_non_exhaustive()
+        f.debug_struct("Heap")
+            .field("id", &self.core.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -226,7 +241,8 @@ impl HeapCache<'_> {
 
     /// As [`Heap::alloc_zeroed`].
     pub fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        self.core.alloc_zeroed(self.cache(), layout.size(), layout.align())
+        self.core
+            .alloc_zeroed(self.cache(), layout.size(), layout.align())
     }
 
     /// As [`Heap::dealloc`].
@@ -236,7 +252,10 @@ impl HeapCache<'_> {
     /// As for [`Heap::dealloc`].
     pub unsafe fn dealloc(&mut self, block: *mut u8, layout: Layout) {
         // SAFETY: by contract.
-        unsafe { self.core.dealloc(self.cache(), block, layout.size(), layout.align()) };
+        unsafe {
+            self.core
+                .dealloc(self.cache(), block, layout.size(), layout.align());
+        };
     }
 
     /// As [`Heap::realloc`].
@@ -270,7 +289,9 @@ impl Drop for HeapCache<'_> {
 
 impl fmt::Debug for HeapCache<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeapCache").field("heap", &self.core.id).finish_non_exhaustive()
+        f.debug_struct("HeapCache")
+            .field("heap", &self.core.id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::page_heap::{Given, Growth, PageHeap};
 use crate::page_map::{Entry, PAGE_MAP};
 use crate::purge;
 use crate::segment::Segment;
-use crate::size_class::{block_at, block_size, class_of, span_blocks, span_granules};
+use crate::size_class::{block_at, block_size, class_of, span_align, span_blocks, span_granules};
 use crate::span::{Kind, Span};
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::{MAX_BATCH, Push, ThreadCache};
@@ -44,8 +44,12 @@ pub(crate) struct HeapCore {
     pub(crate) large: AtomicUsize,
     /// Classes of which a span may be wholly free, one bit each: a hint.
     pub(crate) empties: AtomicU64,
-    /// Committed granules at which the next sweep is due.
-    pub(crate) sweep_at: AtomicUsize,
+    /// Committed granules at which the sweep policy is asked again.
+    pub(crate) look_at: AtomicUsize,
+    /// Granules of resident free blocks in spans that the last sweep left, or fewer.
+    pub(crate) swept: AtomicUsize,
+    /// Granules of spans of blocks that are not resident.
+    pub(crate) fresh: AtomicUsize,
     /// When the decay policy last looked, in milliseconds; 0 before the first time.
     pub(crate) ticked_ms: AtomicU64,
     /// Bytes in an OS page; 0 until it is asked for.
@@ -66,7 +70,9 @@ impl HeapCore {
             purged: AtomicUsize::new(0),
             large: AtomicUsize::new(0),
             empties: AtomicU64::new(0),
-            sweep_at: AtomicUsize::new(purge::KEEP_GRANULES),
+            look_at: AtomicUsize::new(purge::KEEP_GRANULES),
+            swept: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
             ticked_ms: AtomicU64::new(0),
             os_page: AtomicUsize::new(0),
         }
@@ -79,7 +85,11 @@ impl HeapCore {
             return self.alloc_counted(cache, size, align, Contents::Any);
         };
         let block = cache.pop(class);
-        let block = if block.is_null() { self.refill(cache, class) } else { block };
+        let block = if block.is_null() {
+            self.refill(cache, class)
+        } else {
+            block
+        };
         if !block.is_null() {
             cache.credit(size);
         }
@@ -136,6 +146,22 @@ impl HeapCore {
         cache.debit(size);
     }
 
+    /// [`Self::dealloc`] for a thread that can have no cache because memory is short: the
+    /// block goes straight back to where it came from.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::dealloc`].
+    #[cold]
+    pub(crate) unsafe fn dealloc_uncached(&self, block: *mut u8, size: usize, align: usize) {
+        match class_of(size, align) {
+            Some(class) => self.give_blocks(class, &[block]),
+            // SAFETY: by contract.
+            None => unsafe { self.free_large(block) },
+        }
+        self.caches.with(|store| store.settle(size.wrapping_neg()));
+    }
+
     /// Puts a block of `class` into the magazine, making room when it is full.
     #[inline]
     pub(crate) fn dealloc_small(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
@@ -186,6 +212,10 @@ impl HeapCore {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
         let want = cache.batch(class);
         cache.grow(class);
+        if self.sweep_is_due() {
+            // Memory that was given back is being touched again: the heap grows.
+            self.sweep();
+        }
         let got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
         let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
             return ptr::null_mut();
@@ -224,7 +254,9 @@ impl HeapCore {
 
     /// Takes up to `out.len()` blocks of `class` from the spans; 0 when memory is short.
     fn take_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
-        let Some(central) = self.centrals.get(class.get()) else { return 0 };
+        let Some(central) = self.centrals.get(class.get()) else {
+            return 0;
+        };
         let mut got = 0;
         loop {
             let want = out.len() - got;
@@ -257,22 +289,27 @@ impl HeapCore {
         let mut rest = mask;
         while rest != 0 {
             let index = word * 64 + rest.trailing_zeros() as usize;
-            let first = index * block_size(class) >> GRANULE_SHIFT;
+            let first = (index * block_size(class)) >> GRANULE_SHIFT;
             let last = ((index + 1) * block_size(class) - 1) >> GRANULE_SHIFT;
             touched |= crate::bitmap::below(last + 1) & !crate::bitmap::below(first);
             rest &= rest - 1;
         }
         span.set_fresh(fresh & !touched);
         let count = (fresh & touched).count_ones() as usize;
-        // Relaxed: a count for statistics and for the policy.
+        // Relaxed: counts for statistics and for the policy.
         self.committed.fetch_add(count, Ordering::Relaxed);
+        self.fresh.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Adds a span to `class`; `false` when memory is short.
     #[cold]
     fn add_span(&self, class: ClassIndex) -> bool {
-        let Some(central) = self.centrals.get(class.get()) else { return false };
-        let Some(given) = self.alloc_granules(span_granules(class), 1, Kind::Blocks(class)) else {
+        let Some(central) = self.centrals.get(class.get()) else {
+            return false;
+        };
+        let Some(given) =
+            self.alloc_granules(span_granules(class), span_align(class), Kind::Blocks(class))
+        else {
             return false;
         };
         let start = given.segment.run_of(given.span).start;
@@ -280,6 +317,9 @@ impl HeapCore {
         for index in 0..span_granules(class) {
             fresh |= u64::from(given.fresh.get(start + index)) << index;
         }
+        // Relaxed: a count for the policy.
+        self.fresh
+            .fetch_add(fresh.count_ones() as usize, Ordering::Relaxed);
         let words = given.segment.words_for(given.span, class);
         // SAFETY: the span was just given out to us and is unused; `words_for` gives the
         // words that belong to it, as many as its class needs.
@@ -299,12 +339,12 @@ impl HeapCore {
     ) -> Option<Given<'static>> {
         self.tick();
         let alloc = |growth| {
-            self.pages.with(|pages| pages.alloc(self.os, self.id, len, align, kind, growth))
+            self.pages
+                .with(|pages| pages.alloc(self.os, self.id, len, align, kind, growth))
         };
         // Relaxed: hints and counts for the policy.
         let empties = self.empties.load(Ordering::Relaxed) != 0;
-        let committed = self.committed.load(Ordering::Relaxed);
-        let due = purge::sweep_before_growth(committed, self.sweep_at.load(Ordering::Relaxed));
+        let due = self.sweep_is_due();
         if empties || due {
             if let Some(given) = alloc(Growth::Refuse) {
                 return Some(given);
@@ -324,7 +364,9 @@ impl HeapCore {
     /// Gives `blocks` of `class` back to their spans, several at once where neighbours
     /// in the slice are neighbours in memory.
     fn give_blocks(&self, class: ClassIndex, blocks: &[*mut u8]) {
-        let Some(central) = self.centrals.get(class.get()) else { return };
+        let Some(central) = self.centrals.get(class.get()) else {
+            return;
+        };
         let mut open: Option<Batch<'_>> = None;
         for &block in blocks {
             let addr = block.addr();
@@ -335,7 +377,13 @@ impl HeapCore {
                     let span = self.span_of_block(class, addr);
                     let start = span.start();
                     let end = start + span_granules(class) * GRANULE_BYTES;
-                    Batch { span, start, end, word: 0, mask: 0 }
+                    Batch {
+                        span,
+                        start,
+                        end,
+                        word: 0,
+                        mask: 0,
+                    }
                 }
             };
             open = Some(self.add_to_batch(central, class, batch, addr));
@@ -370,7 +418,9 @@ impl HeapCore {
     }
 
     fn finish_batch(&self, central: &Central, class: ClassIndex, batch: Option<Batch<'_>>) {
-        let Some(batch) = batch.filter(|batch| batch.mask != 0) else { return };
+        let Some(batch) = batch.filter(|batch| batch.mask != 0) else {
+            return;
+        };
         // SAFETY: the blocks of the mask came out of a magazine of this class, and their
         // span is of this class (`span_of_block`): we hold them, unless the program freed
         // what it did not own, which `give` reports as far as it can be seen.
@@ -389,7 +439,9 @@ impl HeapCore {
 
     /// The span of `class` that holds `addr`; ends the process when there is none.
     fn span_of_block(&self, class: ClassIndex, addr: usize) -> &'static Span {
-        let Some(segment) = self.segment_of(addr) else { die(Misuse::Foreign, addr) };
+        let Some(segment) = self.segment_of(addr) else {
+            die(Misuse::Foreign, addr)
+        };
         match (segment.kind_at(addr), segment.span_at(addr)) {
             (Kind::Blocks(found), Some(span)) if found == class => span,
             (Kind::Unused, _) | (_, None) => die(Misuse::DoubleFree, addr),
@@ -401,8 +453,10 @@ impl HeapCore {
     #[inline]
     pub(crate) fn segment_of(&self, addr: usize) -> Option<&'static Segment> {
         match PAGE_MAP.lookup(addr) {
-            // SAFETY: the page map has a segment of this heap there, and the heap lives.
-            Entry::Segment { heap } if heap == self.id => Some(unsafe { Segment::containing(addr) }),
+            Entry::Segment { heap } if heap == self.id => {
+                // SAFETY: the page map has a segment of this heap there, and the heap lives.
+                Some(unsafe { Segment::containing(addr) })
+            }
             _ => None,
         }
     }
@@ -435,7 +489,8 @@ impl HeapCore {
         self.flush(unsafe { cache.as_ref() });
         let os_page = self.os_page();
         // SAFETY: by contract; the magazines are empty now.
-        self.caches.with(|store| unsafe { store.release(self.os, os_page, cache) });
+        self.caches
+            .with(|store| unsafe { store.release(self.os, os_page, cache) });
     }
 
     /// Runs `f` with the cache that threads without their own share; `None` when memory

@@ -1,9 +1,9 @@
-//! Allocations above 32 KiB or aligned beyond 4 KiB: runs of granules in segments up to
+//! Allocations above 32 KiB or aligned beyond that: runs of granules in segments up to
 //! 1 MiB, mappings of their own above.
 
 use core::ptr;
 
-use crate::big::worth_keeping;
+use crate::big::{Kept, worth_keeping};
 use crate::bitmap::Bits;
 use crate::fatal::{Misuse, die};
 use crate::heap_core::HeapCore;
@@ -14,7 +14,9 @@ use crate::segment::Segment;
 use crate::size_class::block_size;
 use crate::span::{Kind, Span};
 use crate::sync::Ordering;
-use crate::units::{Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for};
+use crate::units::{
+    Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for,
+};
 
 /// Largest size that is tried: no address space holds more.
 const MAX_BYTES: usize = isize::MAX as usize;
@@ -42,13 +44,16 @@ impl HeapCore {
     }
 
     fn alloc_run(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
-        let Some(len) = granules_for(size.max(1)) else { return ptr::null_mut() };
+        let Some(len) = granules_for(size.max(1)) else {
+            return ptr::null_mut();
+        };
         let align = (align >> GRANULE_SHIFT).max(1);
         let Some(given) = self.alloc_granules(len, align, Kind::Whole) else {
             return ptr::null_mut();
         };
         // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_add(given.fresh_count, Ordering::Relaxed);
+        self.committed
+            .fetch_add(given.fresh_count, Ordering::Relaxed);
         self.large.fetch_add(len * GRANULE_BYTES, Ordering::Relaxed);
         if contents == Contents::Zero {
             zero_dirty(&given);
@@ -58,12 +63,13 @@ impl HeapCore {
 
     fn alloc_big(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
         let align = align.max(SEGMENT_BYTES);
-        let Some(len) = align_up(size, self.os_page().max(GRANULE_BYTES)) else {
+        let Some(len) = align_up(size.max(1), self.os_page().max(GRANULE_BYTES)) else {
             return ptr::null_mut();
         };
         let kept = self.big.with(|big| big.take(len, align));
         let (addr, len, fresh) = match kept {
-            Some(kept) => (kept.addr, kept.len, false),
+            // SAFETY: a kept mapping is ours and unused.
+            Some(kept) => (kept.addr, unsafe { self.cut_kept(kept, len * 2) }, false),
             None => match self.map_big(len, align) {
                 Some(addr) => (addr, len, true),
                 None => return ptr::null_mut(),
@@ -91,8 +97,27 @@ impl HeapCore {
             self.os.map_aligned(len, align)
         })?;
         // Relaxed: a count for statistics and for the policy.
-        self.committed.fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
+        self.committed
+            .fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
         Some(mapped.as_ptr().expose_provenance())
+    }
+
+    /// Cuts a kept mapping to `most` bytes, so that a block pins at most twice its size;
+    /// returns what is left.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is ours and unused; `most` is a multiple of the OS page size.
+    unsafe fn cut_kept(&self, kept: Kept, most: usize) -> usize {
+        // SAFETY: by contract.
+        if kept.len <= most || !unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
+            return kept.len;
+        }
+        let cut = (kept.len - most) >> GRANULE_SHIFT;
+        // Relaxed: counts for statistics and for the policy.
+        self.committed.fetch_sub(cut, Ordering::Relaxed);
+        self.purged.fetch_add(cut, Ordering::Relaxed);
+        most
     }
 
     /// Unmaps a big block that is not in the page map.
@@ -108,22 +133,27 @@ impl HeapCore {
             unsafe { self.os.purge(addr, len) };
         }
         // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_sub(len >> GRANULE_SHIFT, Ordering::Relaxed);
-        self.purged.fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
+        self.committed
+            .fetch_sub(len >> GRANULE_SHIFT, Ordering::Relaxed);
+        self.purged
+            .fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
     }
 
     fn big_entry(&self, len: usize) -> Entry {
-        Entry::Big { heap: self.id, granules: len >> GRANULE_SHIFT }
+        Entry::Big {
+            heap: self.id,
+            granules: len >> GRANULE_SHIFT,
+        }
     }
 
     /// Where `block` points to; ends the process when it is not of this heap.
     #[inline]
     pub(crate) fn locate(&self, block: *mut u8) -> Place {
         let addr = block.addr();
-        if let Some(segment) = self.segment_of(addr) {
-            if let Kind::Blocks(class) = segment.kind_at(addr) {
-                return Place::Small(class.get());
-            }
+        if let Some(segment) = self.segment_of(addr)
+            && let Kind::Blocks(class) = segment.kind_at(addr)
+        {
+            return Place::Small(class.get());
         }
         Place::Large(self.locate_large(addr))
     }
@@ -239,18 +269,25 @@ impl HeapCore {
     }
 
     fn resize_run(&self, segment: &'static Segment, span: &Span, new_size: usize) -> bool {
-        let Some(len) = granules_for(new_size.max(1)) else { return false };
+        let Some(len) = granules_for(new_size.max(1)) else {
+            return false;
+        };
         let old = span.granules();
         if len == old {
             return true;
         }
         // SAFETY: the span is a whole one of the segment and the caller's; the part that
         // it loses is unused by the caller's will.
-        let fresh = self.pages.with(|pages| unsafe { pages.resize(segment, span, len) });
+        let fresh = self
+            .pages
+            .with(|pages| unsafe { pages.resize(segment, span, len) });
         let Some(fresh) = fresh else { return false };
         // Relaxed: counts for statistics and for the policy.
         self.committed.fetch_add(fresh, Ordering::Relaxed);
-        self.large.fetch_add(len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES), Ordering::Relaxed);
+        self.large.fetch_add(
+            len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES),
+            Ordering::Relaxed,
+        );
         true
     }
 
@@ -275,6 +312,17 @@ impl HeapCore {
             }
             return Some(block);
         }
+        if let Some(kept) = self.big.with(|big| big.take(len, align.max(SEGMENT_BYTES))) {
+            // Copying into memory that is resident costs less than faulting in as much.
+            // SAFETY: by contract; a kept mapping is ours and unused.
+            return Some(unsafe {
+                let to = Kept {
+                    len: self.cut_kept(kept, len * 2),
+                    ..kept
+                };
+                self.move_big(addr, old, to)
+            });
+        }
         // SAFETY: a whole mapping of ours.
         if unsafe { self.os.extend(addr, old, len) } {
             self.note_big(addr, old, len);
@@ -291,7 +339,8 @@ impl HeapCore {
         PAGE_MAP.clear(addr);
         // SAFETY: both are whole mappings of ours; only the caller refers to the old one.
         if unsafe { self.os.relocate(addr, old, to, len) } {
-            self.committed.fetch_add((len - old) >> GRANULE_SHIFT, Ordering::Relaxed);
+            self.committed
+                .fetch_add((len - old) >> GRANULE_SHIFT, Ordering::Relaxed);
             self.large.fetch_add(len - old, Ordering::Relaxed);
             return Some(ptr::with_exposed_provenance_mut(to));
         }
@@ -303,12 +352,34 @@ impl HeapCore {
         None
     }
 
+    /// Moves a big block to a kept mapping that is longer.
+    ///
+    /// # Safety
+    ///
+    /// `addr` is a big block of this heap of `old` bytes, in use by the caller.
+    unsafe fn move_big(&self, addr: usize, old: usize, kept: Kept) -> *mut u8 {
+        // The leaf is there: big blocks that are kept were published before.
+        publish(self.os, kept.addr, self.big_entry(kept.len));
+        let block = ptr::with_exposed_provenance_mut::<u8>(kept.addr);
+        // SAFETY: both mappings are ours, apart, and at least `old` bytes long.
+        unsafe {
+            ptr::copy_nonoverlapping(ptr::with_exposed_provenance(addr), block, old);
+        }
+        // Relaxed: a count for statistics.
+        self.large.fetch_add(kept.len - old, Ordering::Relaxed);
+        PAGE_MAP.clear(addr);
+        // SAFETY: the contents moved, and the block left the page map.
+        unsafe { self.retire_big(addr, old) };
+        block
+    }
+
     fn note_big(&self, addr: usize, old: usize, len: usize) {
         publish(self.os, addr, self.big_entry(len));
         let granules = (len >> GRANULE_SHIFT).wrapping_sub(old >> GRANULE_SHIFT);
         // Relaxed: counts for statistics and for the policy.
         self.committed.fetch_add(granules, Ordering::Relaxed);
-        self.large.fetch_add(len.wrapping_sub(old), Ordering::Relaxed);
+        self.large
+            .fetch_add(len.wrapping_sub(old), Ordering::Relaxed);
     }
 
     /// Bytes that the block at `block` can hold; ends the process when it is none.
@@ -324,7 +395,11 @@ impl HeapCore {
 fn zero_dirty(given: &Given<'_>) {
     let run: Run = given.segment.run_of(given.span);
     let mut from = run.start;
-    while let Some(dirty) = given.fresh.next_run(from, false).filter(|r| r.start < run.end()) {
+    while let Some(dirty) = given
+        .fresh
+        .next_run(from, false)
+        .filter(|r| r.start < run.end())
+    {
         let end = dirty.end().min(run.end());
         let at = ptr::with_exposed_provenance_mut::<u8>(given.segment.addr_of(dirty.start));
         // SAFETY: granules of a run that was just given out to us.

@@ -1,71 +1,181 @@
-//! Stub doc.
-#![deny(unsafe_code)]
-#![cfg_attr(loom, expect(dead_code, reason = "only the protocols between threads are modelled"))]
+//! A size-class memory-pool **global allocator** that limits fragmentation.
+//!
+//! ```
+//! #[global_allocator]
+//! static GLOBAL: brickyard_arena::Arena = brickyard_arena::Arena::new();
+//! # fn main() { assert!(Arena::stats().live > 0); }
+//! # use brickyard_arena::Arena;
+//! ```
+//!
+//! # The idea
+//!
+//! Two levers that Rust and out-of-band metadata give:
+//!
+//! 1. `dealloc` is told the layout, so a free finds its size class without a look-up: it
+//!    pushes the pointer on an array of the thread, a *magazine*, and touches neither the
+//!    block nor any metadata of it.
+//! 2. Which blocks of a *span* are free is kept in bits apart from the blocks. No list
+//!    runs through free memory, so any wholly free OS page inside a part-used span can be
+//!    given back, and memory that was never used is never touched.
+//!
+//! ```text
+//!   alloc / dealloc
+//!        |
+//!   thread cache      a magazine a size class: pop, push                (no atomics)
+//!        |  some tens of blocks at once
+//!   central           a class's spans; bits are set without a lock,
+//!        |            cleared under the class lock
+//!   page heap         runs of 4 KiB granules in 4 MiB segments, best fit
+//!        |
+//!   operating system  mmap, munmap, mremap, madvise(MADV_DONTNEED)
+//! ```
+//!
+//! # What a block costs
+//!
+//! | request, bytes | block is at most | waste at most |
+//! |---|---|---|
+//! | 1 – 8 | 8 | 7 bytes |
+//! | 9 – 128 | request + 15 | 15 bytes |
+//! | 129 – 32768 | 1.25 × request | 25 % of the request |
+//! | above 32768 | request + 4095 | one granule of 4 KiB |
+//!
+//! Blocks carry no header: 48-byte objects take 48 bytes. Above 1 MiB a block is a
+//! mapping of its own, of which up to twice the request may be resident when it reuses
+//! memory that was freed a moment before.
+//!
+//! # What the default build stops
+//!
+//! A misuse that is seen ends the process with one line on standard error, such as
+//! `brickyard: double free of 0x00007f3a5c0411c0`.
+//!
+//! | misuse | seen |
+//! |---|---|
+//! | freeing the block that this thread freed last in its class | at once |
+//! | any other double free; a foreign or interior pointer; a wrong layout (up to 32 KiB) | when the pointer leaves the thread's magazine: as it overflows, at [`Arena::trim`], at thread exit |
+//! | the same above 32 KiB | at once |
+//! | a foreign pointer or one above 32 KiB, freed without a layout | at once |
+//!
+//! A block that was freed twice may be handed out twice before that; a mode that checks
+//! each free at once is not in this version.
+//!
+//! # Limits
+//!
+//! - Linux on x86-64 and aarch64. The page size is read at run time.
+//! - Memory goes back on the allocator's slow paths; a program whose threads all sleep
+//!   keeps what it has until it calls [`Arena::trim`].
+//! - Address space of segments is kept for reuse while the heap lives.
+//! - Signal handlers must not allocate, as with every `malloc`.
+//! - A forked child loses the free blocks that the caches of the parent's other threads
+//!   held (about a MiB a thread at most).
+//!
+//! # Features
+//!
+//! - `allocator-api2`: [`Heap`] implements `allocator_api2::alloc::Allocator`.
+//!
+//! # Unsafe code
+//!
+//! The modules below that need it say why; the rest is checked to have none.
 
-mod units;
+#![deny(unsafe_code)]
+// Where thread-local storage is our own, nothing needs std: a C library built from this
+// crate links libc alone.
+#![cfg_attr(
+    all(not(test), not(loom), target_arch = "x86_64", target_os = "linux"),
+    no_std
+)]
+#![cfg_attr(
+    loom,
+    expect(dead_code, reason = "only the protocols between threads are modelled")
+)]
+
+extern crate alloc;
+
 mod bitmap;
-mod size_class;
 mod purge;
+mod size_class;
+mod units;
+
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "system calls")]
 mod os;
 #[expect(unsafe_code, reason = "the lock lends what it protects")]
 mod sync;
+mod tally;
+
 #[cfg(not(loom))]
 mod fatal;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "system calls")]
+#[expect(unsafe_code, reason = "forwards the contracts of the system calls")]
 mod faults;
-#[expect(unsafe_code, reason = "leaves")]
+#[cfg_attr(
+    not(loom),
+    expect(unsafe_code, reason = "reads leaves that are never unmapped")
+)]
+#[cfg_attr(loom, expect(unsafe_code, reason = "models watch cells"))]
 mod page_map;
-mod tally;
-#[expect(unsafe_code, reason = "x")]
-mod span;
-#[expect(unsafe_code, reason = "x")]
+
+#[expect(unsafe_code, reason = "links spans in a list under the class lock")]
 mod central;
 #[cfg(all(test, loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "plants bugs")]
 mod models;
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
-mod segment;
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
-mod page_heap;
+#[expect(
+    unsafe_code,
+    reason = "shares spans between threads; lends fields under a lock"
+)]
+mod span;
+
 #[cfg(not(loom))]
 mod big;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
-mod thread_cache;
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "cuts caches from mapped memory")]
 mod cache_store;
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "links segments in lists under the page-heap lock"
+)]
+mod page_heap;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "lays metadata over mapped memory")]
+mod segment;
 #[cfg(not(loom))]
 mod stats;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "arrays of block pointers over mapped memory")]
+mod thread_cache;
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "turns bits into blocks; copies and zeroes them")]
 mod heap_core;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "maps, moves and unmaps large blocks")]
 mod large;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "purges memory on which no block lives")]
 mod reclaim;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "reads structures under their locks")]
 mod snapshot;
+
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+#[expect(unsafe_code, reason = "implements Allocator")]
+mod allocator;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
-mod tls;
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
-mod process;
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "implements GlobalAlloc")]
 mod global;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "x")]
+#[expect(unsafe_code, reason = "hands out and takes back raw blocks")]
 mod heap;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "hooks that C calls")]
+mod process;
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "the thread pointer; a cache that lives as long as the process"
+)]
+mod tls;
 
 #[cfg(not(loom))]
 pub use faults::FaultPlan;

@@ -42,7 +42,9 @@ impl World {
     /// All blocks free and listed.
     fn new() -> Arc<Self> {
         let span: &'static Span = Box::leak(Box::new(Span::for_model()));
-        let words = (0..word_count(class())).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
+        let words = (0..word_count(class()))
+            .map(|_| AtomicU64::new(0))
+            .collect::<Box<[_]>>();
         let words = Box::leak(words).as_mut_ptr();
         // SAFETY: a new span and as many words as the class needs, leaked.
         unsafe { span.open(class(), words, 0) };
@@ -96,7 +98,11 @@ impl World {
         if released {
             // SAFETY: the class let go of the span, and the words are enough for both.
             unsafe { self.span.open(into, self.words, 0) };
-            let central = if into == class() { &self.central } else { &self.other };
+            let central = if into == class() {
+                &self.central
+            } else {
+                &self.other
+            };
             central.adopt(into, self.span);
         }
     }
@@ -262,9 +268,15 @@ fn loom_a_retired_span_leaves_its_class() {
         |world| world.sweep_into(other_class()),
         |world| {
             let mut others = 0;
-            world.other.take(other_class(), BLOCKS, |_, _, mask| others |= mask);
+            world
+                .other
+                .take(other_class(), BLOCKS, |_, _, mask| others |= mask);
             let ours = world.take(BLOCKS);
-            assert_eq!(others.count_ones() + ours.count_ones(), 4, "blocks are kept");
+            assert_eq!(
+                others.count_ones() + ours.count_ones(),
+                4,
+                "blocks are kept"
+            );
             assert!(others == 0 || ours == 0, "a span is of one class");
         },
     );

@@ -64,7 +64,13 @@ pub(crate) enum Growth {
 
 impl PageHeap {
     pub(crate) const fn new() -> Self {
-        Self { buckets: [ptr::null(); BUCKETS], hollow: ptr::null(), dirty: 0, idle: 0, segments: 0 }
+        Self {
+            buckets: [ptr::null(); BUCKETS],
+            hollow: ptr::null(),
+            dirty: 0,
+            idle: 0,
+            segments: 0,
+        }
     }
 
     /// Gives out `len` granules at a multiple of `align` granules, as one span.
@@ -112,7 +118,12 @@ impl PageHeap {
         let fresh_count = fresh.count(run);
         self.dirty -= run.len - fresh_count;
         self.idle = self.idle.min(self.dirty);
-        Some(Given { segment, span, fresh, fresh_count })
+        Some(Given {
+            segment,
+            span,
+            fresh,
+            fresh_count,
+        })
     }
 
     /// Takes back the granules of `span`; those in `fresh` (bits of the segment) are not
@@ -146,8 +157,7 @@ impl PageHeap {
         let run = segment.run_of(span);
         if len > run.len {
             // SAFETY: under the lock.
-            let next_used =
-                unsafe { segment.with_state(|state| state.used.find(run.end(), true)) };
+            let next_used = unsafe { segment.with_state(|state| state.used.find(run.end(), true)) };
             if run.start + len > next_used {
                 return None;
             }
@@ -216,7 +226,10 @@ impl PageHeap {
             if longest < PAYLOAD_GRANULES {
                 continue;
             }
-            let payload = Run { start: HEADER_GRANULES, len: PAYLOAD_GRANULES };
+            let payload = Run {
+                start: HEADER_GRANULES,
+                len: PAYLOAD_GRANULES,
+            };
             let bytes = PAYLOAD_GRANULES * GRANULE_BYTES;
             // SAFETY: every granule of the payload is free, so nothing refers to it.
             if unsafe { os.unmap(segment.addr_of(payload.start), bytes) } {
@@ -260,7 +273,10 @@ impl PageHeap {
                 let (place, following) = unsafe {
                     segment.with_state(|state| {
                         let fits = state.longest >= len;
-                        (fits.then(|| state.used.best_fit(len, align)).flatten(), state.next)
+                        (
+                            fits.then(|| state.used.best_fit(len, align)).flatten(),
+                            state.next,
+                        )
                     })
                 };
                 if let Some(start) = place {
@@ -279,16 +295,15 @@ impl PageHeap {
     /// Adds a segment, from a hollow one where its place is still free.
     fn grow(&mut self, os: Os, heap: u16) -> Option<()> {
         // SAFETY: hollow segments keep their header as long as the heap lives.
-        while let Some(segment) = unsafe { self.hollow.as_ref() } {
+        if let Some(segment) = unsafe { self.hollow.as_ref() } {
             let bytes = PAYLOAD_GRANULES * GRANULE_BYTES;
-            if os.map_at(segment.addr_of(HEADER_GRANULES), bytes).is_none() {
-                break;
+            if os.map_at(segment.addr_of(HEADER_GRANULES), bytes).is_some() {
+                // SAFETY: under the lock.
+                self.hollow = unsafe { segment.with_state(|state| state.next) };
+                segment.set_hollow(false);
+                self.link(segment);
+                return Some(());
             }
-            // SAFETY: under the lock.
-            self.hollow = unsafe { segment.with_state(|state| state.next) };
-            segment.set_hollow(false);
-            self.link(segment);
-            return Some(());
         }
         let memory = os.map_aligned(SEGMENT_BYTES, SEGMENT_BYTES)?;
         // Blocks are found again from plain addresses.
@@ -309,7 +324,9 @@ impl PageHeap {
     fn link(&mut self, segment: &'static Segment) {
         // SAFETY: under the lock.
         let longest = unsafe { segment.with_state(|state| state.longest) };
-        let Some(head) = self.buckets.get_mut(bucket_of(longest)) else { return };
+        let Some(head) = self.buckets.get_mut(bucket_of(longest)) else {
+            return;
+        };
         // SAFETY: listed segments live as long as the heap; under the lock; the head is
         // another segment than `segment`, which is in no list.
         unsafe {
@@ -351,8 +368,8 @@ pub(crate) fn publish(os: Os, addr: usize, entry: Entry) -> bool {
         addr,
         entry,
         || os.map(leaf_bytes),
-        // SAFETY: the leaf was mapped by the closure above and lost the race: unused.
         |leaf| {
+            // SAFETY: the leaf was mapped by the closure above and lost the race: unused.
             unsafe { os.unmap(leaf, leaf_bytes) };
         },
     )
@@ -376,14 +393,19 @@ fn purge_segment(os: Os, os_page: usize, segment: &Segment, limit: usize) -> usi
             }
             let mut from = 0;
             while purged < limit {
-                let Some(run) = taken.next_run(from, false) else { break };
+                let Some(run) = taken.next_run(from, false) else {
+                    break;
+                };
                 from = run.end();
                 let start = run.start.next_multiple_of(step);
                 let end = run.end() / step * step;
                 if start >= end {
                     continue;
                 }
-                let inner = Run { start, len: end - start };
+                let inner = Run {
+                    start,
+                    len: end - start,
+                };
                 let bytes = inner.len << GRANULE_SHIFT;
                 if os.purge(segment.addr_of(start), bytes) {
                     state.fresh.assign(inner, true);

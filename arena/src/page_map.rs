@@ -63,8 +63,10 @@ impl Entry {
         let heap = (word >> 2) as u16;
         match word & 3 {
             1 => Self::Segment { heap },
-            #[expect(clippy::cast_possible_truncation, reason = "packed from a usize")]
-            2 => Self::Big { heap, granules: (word >> 18) as usize },
+            2 => Self::Big {
+                heap,
+                granules: (word >> 18) as usize,
+            },
             _ => Self::Nothing,
         }
     }
@@ -79,13 +81,17 @@ pub(crate) struct Leaf {
 impl Leaf {
     #[cfg(loom)]
     fn new() -> Self {
-        Self { entries: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            entries: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     fn load(&self, index: usize) -> Entry {
         // Acquire: pairs with the Release in `store`; who sees the entry sees the
         // initialised header of the segment (P2).
-        self.entries.get(index).map_or(Entry::Nothing, |e| Entry::unpack(e.load(Ordering::Acquire)))
+        self.entries
+            .get(index)
+            .map_or(Entry::Nothing, |e| Entry::unpack(e.load(Ordering::Acquire)))
     }
 
     fn store(&self, index: usize, entry: Entry) {
@@ -110,13 +116,16 @@ pub(crate) static PAGE_MAP: PageMap = PageMap::new();
 #[cfg(not(loom))]
 impl PageMap {
     const fn new() -> Self {
-        Self { root: [const { AtomicPtr::new(core::ptr::null_mut()) }; ROOT_ENTRIES] }
+        Self {
+            root: [const { AtomicPtr::new(core::ptr::null_mut()) }; ROOT_ENTRIES],
+        }
     }
 
     /// The entry of the piece that holds `addr`. Complexity: two loads.
     #[inline]
     pub(crate) fn lookup(&self, addr: usize) -> Entry {
-        self.leaf(addr).map_or(Entry::Nothing, |leaf| leaf.load(leaf_index(addr)))
+        self.leaf(addr)
+            .map_or(Entry::Nothing, |leaf| leaf.load(leaf_index(addr)))
     }
 
     /// Publishes `entry` for the piece that holds `addr`; `false` when a leaf is needed
@@ -148,7 +157,9 @@ impl PageMap {
     pub(crate) fn for_each_of(&self, heap: u16, mut f: impl FnMut(usize, Entry)) {
         for root in 0..ROOT_ENTRIES {
             let base = root << (SEGMENT_SHIFT + LEAF_BITS);
-            let Some(leaf) = self.leaf(base) else { continue };
+            let Some(leaf) = self.leaf(base) else {
+                continue;
+            };
             for index in 0..LEAF_ENTRIES {
                 let entry = leaf.load(index);
                 match entry {
@@ -164,7 +175,10 @@ impl PageMap {
     #[inline]
     fn leaf(&self, addr: usize) -> Option<&Leaf> {
         // Acquire: pairs with the Release in `install_leaf`; a zeroed leaf is seen as such.
-        let leaf = self.root.get(addr >> (SEGMENT_SHIFT + LEAF_BITS))?.load(Ordering::Acquire);
+        let leaf = self
+            .root
+            .get(addr >> (SEGMENT_SHIFT + LEAF_BITS))?
+            .load(Ordering::Acquire);
         // SAFETY: null, or a leaf that was installed whole and stays for ever (P1).
         unsafe { leaf.as_ref() }
     }
@@ -175,8 +189,12 @@ impl PageMap {
         new_leaf: impl FnOnce() -> Option<core::ptr::NonNull<u8>>,
         drop_leaf: impl FnOnce(usize),
     ) -> bool {
-        let Some(slot) = self.root.get(addr >> (SEGMENT_SHIFT + LEAF_BITS)) else { return false };
-        let Some(fresh) = new_leaf() else { return false };
+        let Some(slot) = self.root.get(addr >> (SEGMENT_SHIFT + LEAF_BITS)) else {
+            return false;
+        };
+        let Some(fresh) = new_leaf() else {
+            return false;
+        };
         let fresh = fresh.as_ptr();
         // Release: publishes the zeroed leaf to `leaf`. Relaxed on failure: the winner's
         // leaf is read by `leaf`, with Acquire.
@@ -210,8 +228,14 @@ mod tests {
             Entry::Nothing,
             Entry::Segment { heap: 0 },
             Entry::Segment { heap: u16::MAX },
-            Entry::Big { heap: 0, granules: 1 },
-            Entry::Big { heap: 7, granules: (1 << 46) - 1 },
+            Entry::Big {
+                heap: 0,
+                granules: 1,
+            },
+            Entry::Big {
+                heap: 7,
+                granules: (1 << 46) - 1,
+            },
         ];
         for entry in entries {
             assert_eq!(Entry::unpack(entry.pack()), entry);
@@ -239,7 +263,10 @@ mod models {
 
     fn model(publish: fn(&Leaf)) {
         loom::model(move || {
-            let shared = Arc::new(Published { leaf: Leaf::new(), header: UnsafeCell::new(0) });
+            let shared = Arc::new(Published {
+                leaf: Leaf::new(),
+                header: UnsafeCell::new(0),
+            });
             let reader = {
                 let shared = Arc::clone(&shared);
                 loom::thread::spawn(move || {

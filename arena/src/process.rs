@@ -80,7 +80,10 @@ fn register() -> Option<os::ExitKey> {
     os::on_fork(before_fork, after_fork, after_fork);
     let key = os::on_thread_exit(thread_exit);
     // Release: pairs with the Acquire in `exit_key`.
-    HOOKS.store(key.map_or(HOOKS_FAILED, |key| key + HOOKS_KEY), Ordering::Release);
+    HOOKS.store(
+        key.map_or(HOOKS_FAILED, |key| key + HOOKS_KEY),
+        Ordering::Release,
+    );
     key
 }
 

@@ -28,29 +28,26 @@ pub(crate) fn retained(dirty: usize, elapsed_ms: u64) -> usize {
         return KEEP_GRANULES;
     }
     let whole = dirty >> halvings;
-    #[expect(clippy::cast_possible_truncation, reason = "below HALF_LIFE_MS")]
     let rest = (elapsed_ms % HALF_LIFE_MS) as usize;
     #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
     let part = (whole / 2 / HALF_LIFE_MS as usize).saturating_mul(rest);
     (whole - part).max(KEEP_GRANULES)
 }
 
-/// Whether free OS pages inside part-used spans are to be purged before the heap grows
-/// from `committed` to more granules.
+/// Whether free OS pages inside part-used spans are to be purged before a heap of
+/// `committed` granules grows: when `free` granules' worth of resident free blocks lie in
+/// spans, and the last sweep left `swept`.
 ///
-/// `threshold` is the result of the last [`next_sweep`].
-pub(crate) fn sweep_before_growth(committed: usize, threshold: usize) -> bool {
-    committed >= threshold
+/// A sweep costs time in proportion to the heap and finds nothing where nothing was
+/// freed; so it waits until a sixteenth of the heap was.
+pub(crate) fn sweep_is_due(committed: usize, free: usize, swept: usize) -> bool {
+    free.saturating_sub(swept) >= (committed / 16).max(KEEP_GRANULES)
 }
 
-/// Committed granules at which the next sweep is due, after one that left `committed`
-/// and freed `freed`.
-///
-/// A sweep costs time in proportion to the heap, so it is due again after growth by an
-/// eighth when the last one paid, and by half when it found next to nothing.
-pub(crate) fn next_sweep(committed: usize, freed: usize) -> usize {
-    let growth = if freed >= committed / 32 { committed / 8 } else { committed / 2 };
-    committed.saturating_add(growth.max(KEEP_GRANULES))
+/// Committed granules at which [`sweep_is_due`] is asked again, after it was at
+/// `committed`: it costs a visit to each class.
+pub(crate) fn next_look(committed: usize) -> usize {
+    committed.saturating_add((committed / 32).max(KEEP_GRANULES / 4))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -64,7 +61,10 @@ mod tests {
             let mut last = dirty;
             for ms in 0..4000 {
                 let now = retained(dirty, ms);
-                assert!(now <= last, "{dirty} granules: {last} then {now} at {ms} ms");
+                assert!(
+                    now <= last,
+                    "{dirty} granules: {last} then {now} at {ms} ms"
+                );
                 last = now;
             }
             assert!(retained(dirty, u64::MAX) <= KEEP_GRANULES);
@@ -73,10 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn sweeps_back_off_when_they_find_nothing() {
-        assert!(next_sweep(8192, 0) > next_sweep(8192, 4096));
-        assert!(next_sweep(0, 0) >= KEEP_GRANULES);
-        assert!(!sweep_before_growth(10, next_sweep(10, 0)));
-        assert_eq!(next_sweep(usize::MAX, 0), usize::MAX);
+    fn a_sweep_waits_for_a_sixteenth_of_the_heap() {
+        assert!(!sweep_is_due(16_000, 999, 0));
+        assert!(sweep_is_due(16_000, 1000, 0));
+        assert!(!sweep_is_due(16_000, 1500, 1000));
+        assert!(!sweep_is_due(0, KEEP_GRANULES - 1, 0));
+        assert!(!sweep_is_due(16_000, 0, usize::MAX));
+        assert!(next_look(0) > 0 && next_look(usize::MAX) == usize::MAX);
     }
 }

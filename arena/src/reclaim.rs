@@ -6,7 +6,7 @@ use crate::heap_core::HeapCore;
 use crate::os;
 use crate::purge;
 use crate::segment::Segment;
-use crate::size_class::{block_at, span_blocks, span_granules};
+use crate::size_class::{block_at, block_size, span_blocks, span_granules};
 use crate::span::Span;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run};
@@ -73,19 +73,44 @@ impl HeapCore {
     /// Returns wholly free spans to the page heap, and the free OS pages inside the
     /// others to the system.
     pub(crate) fn sweep(&self) {
-        // Relaxed: counts for the policy.
-        let before = self.purged.load(Ordering::Relaxed);
+        // Relaxed: a hint, and a count for the policy.
         self.empties.store(0, Ordering::Relaxed);
         for class in ClassIndex::all() {
             self.sweep_class(class, |span| self.purge_inside(class, span));
         }
-        let freed = self.purged.load(Ordering::Relaxed).wrapping_sub(before);
+        self.swept.store(self.free_granules(), Ordering::Relaxed);
+    }
+
+    /// Whether the policy wants a sweep before the heap grows.
+    pub(crate) fn sweep_is_due(&self) -> bool {
+        // Relaxed: counts for the policy.
         let committed = self.committed.load(Ordering::Relaxed);
-        self.sweep_at.store(purge::next_sweep(committed, freed), Ordering::Relaxed);
+        if committed < self.look_at.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.look_at
+            .store(purge::next_look(committed), Ordering::Relaxed);
+        let free = self.free_granules();
+        let swept = self.swept.fetch_min(free, Ordering::Relaxed);
+        purge::sweep_is_due(committed, free, swept)
+    }
+
+    /// Granules' worth of resident free blocks in spans.
+    fn free_granules(&self) -> usize {
+        let classes = ClassIndex::all().zip(&self.centrals);
+        let bytes = classes.map(|(class, central)| {
+            let blocks = central.spans() * span_blocks(class);
+            blocks.saturating_sub(central.outside()) * block_size(class)
+        });
+        // Relaxed: a count for the policy.
+        let fresh = self.fresh.load(Ordering::Relaxed);
+        (bytes.sum::<usize>() >> GRANULE_SHIFT).saturating_sub(fresh)
     }
 
     fn sweep_class(&self, class: ClassIndex, visit: impl FnMut(&Span)) {
-        let Some(central) = self.centrals.get(class.get()) else { return };
+        let Some(central) = self.centrals.get(class.get()) else {
+            return;
+        };
         central.sweep(class, visit, |span| {
             // SAFETY: a span's start lies in its segment, of this heap.
             let segment = unsafe { Segment::containing(span.start()) };
@@ -93,11 +118,21 @@ impl HeapCore {
             let mut fresh = Bits::new();
             for index in 0..run.len {
                 if span.fresh() >> index & 1 == 1 {
-                    fresh.assign(Run { start: run.start + index, len: 1 }, true);
+                    fresh.assign(
+                        Run {
+                            start: run.start + index,
+                            len: 1,
+                        },
+                        true,
+                    );
                 }
             }
+            // Relaxed: a count for the policy.
+            self.fresh
+                .fetch_sub(span.fresh().count_ones() as usize, Ordering::Relaxed);
             // SAFETY: every block of the span is free and the class has let go of it.
-            self.pages.with(|pages| unsafe { pages.free(segment, span, &fresh) });
+            self.pages
+                .with(|pages| unsafe { pages.free(segment, span, &fresh) });
         });
     }
 
@@ -127,6 +162,8 @@ impl HeapCore {
             // stays free as long as the class lock is held.
             if resident > 0 && unsafe { self.os.purge(addr, len << GRANULE_SHIFT) } {
                 fresh |= mask;
+                // Relaxed: a count for the policy.
+                self.fresh.fetch_add(resident, Ordering::Relaxed);
                 self.note_purged(resident);
             }
             first += len + step;
@@ -136,7 +173,9 @@ impl HeapCore {
 
     fn note_purged(&self, granules: usize) {
         // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_sub(granules, Ordering::Relaxed);
+        let committed = self.committed.fetch_sub(granules, Ordering::Relaxed) - granules;
+        self.look_at
+            .fetch_min(purge::next_look(committed), Ordering::Relaxed);
         self.purged.fetch_add(granules, Ordering::Relaxed);
     }
 
@@ -178,7 +217,9 @@ fn pages_are_free(class: ClassIndex, words: &[AtomicU64], first: usize, len: usi
     // A tail without blocks has `from > last`: trivially free.
     (from..=last).all(|index| {
         // Acquire: the freeing thread's last accesses come before the purge.
-        let word = words.get(index / 64).map_or(0, |word| word.load(Ordering::Acquire));
+        let word = words
+            .get(index / 64)
+            .map_or(0, |word| word.load(Ordering::Acquire));
         word >> (index % 64) & 1 == 1
     })
 }

@@ -13,7 +13,8 @@
 //! - G2: `kinds[g]` is the packed kind of that span while the granule is given out.
 //! - G3: a granule whose `fresh` bit is set is not resident and reads as zero; bits of
 //!   granules that belong to spans of blocks are kept in the span, and clear here.
-//! - G4: `longest` is the length of the longest run of granules not `used`.
+//! - G4: `longest` is the length of the longest run of granules not `used`, or 0 while
+//!   every span descriptor is in use and no run can be given out.
 
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
@@ -25,12 +26,14 @@ use crate::units::{
     ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
 };
 
-/// Spans in a segment: the smallest run that is not a span of blocks has nine granules.
+/// Spans in a segment. The smallest common run has nine granules, so descriptors last;
+/// small blocks of wide alignment may use them up before the granules (G4).
 const MAX_SPANS: usize = 128;
 /// Granules of metadata at the start of a segment.
 /// Rounded so that the payload starts on an OS page of 64 KiB too.
-pub(crate) const HEADER_GRANULES: usize =
-    size_of::<Segment>().div_ceil(GRANULE_BYTES).next_multiple_of(16);
+pub(crate) const HEADER_GRANULES: usize = size_of::<Segment>()
+    .div_ceil(GRANULE_BYTES)
+    .next_multiple_of(16);
 /// Granules of a segment that can be given out.
 pub(crate) const PAYLOAD_GRANULES: usize = SEGMENT_GRANULES - HEADER_GRANULES;
 
@@ -48,6 +51,17 @@ pub(crate) struct State {
     pub(crate) prev: *const Segment,
 }
 
+impl State {
+    /// What `longest` must be (G4).
+    pub(crate) fn longest_available(&self) -> usize {
+        if self.free_spans == 0 {
+            0
+        } else {
+            self.used.longest_clear()
+        }
+    }
+}
+
 /// The metadata at the start of a segment; see the module.
 #[derive(Debug)]
 #[repr(C)]
@@ -62,8 +76,6 @@ pub(crate) struct Segment {
 }
 
 const _: () = assert!(MAX_SPANS < u8::MAX as usize);
-// Nine granules are the smallest allocation of whole granules (above 32 KiB), and aligned
-// ones may be smaller: descriptors may run out before granules do, which `alloc` reports.
 const _: () = assert!(HEADER_GRANULES < 64);
 
 impl Segment {
@@ -76,9 +88,21 @@ impl Segment {
     pub(crate) unsafe fn initialise<'a>(memory: NonNull<u8>) -> &'a Self {
         let segment = memory.cast::<Self>();
         let mut used = Bits::new();
-        used.assign(Run { start: 0, len: HEADER_GRANULES }, true);
+        used.assign(
+            Run {
+                start: 0,
+                len: HEADER_GRANULES,
+            },
+            true,
+        );
         let mut fresh = Bits::new();
-        fresh.assign(Run { start: HEADER_GRANULES, len: PAYLOAD_GRANULES }, true);
+        fresh.assign(
+            Run {
+                start: HEADER_GRANULES,
+                len: PAYLOAD_GRANULES,
+            },
+            true,
+        );
         let state = State {
             used,
             fresh,
@@ -142,7 +166,9 @@ impl Segment {
         let kind = self.kinds.get(granule_of(addr));
         // Relaxed: stable while the caller holds a block there; otherwise only good for
         // finding misuse.
-        kind.map_or(Kind::Unused, |kind| Kind::unpack(kind.load(Ordering::Relaxed)))
+        kind.map_or(Kind::Unused, |kind| {
+            Kind::unpack(kind.load(Ordering::Relaxed))
+        })
     }
 
     /// The span that the granule at `addr` belongs to.
@@ -176,7 +202,7 @@ impl Segment {
                 state.used.assign(run, true);
                 let fresh = state.fresh;
                 state.fresh.assign(run, false);
-                state.longest = state.used.longest_clear();
+                state.longest = state.longest_available();
                 Some((index, fresh))
             })?
         };
@@ -211,10 +237,16 @@ impl Segment {
                 let mut from = run.start;
                 while let Some(clean) = fresh.next_run(from, true).filter(|r| r.start < run.end()) {
                     let len = clean.end().min(run.end()) - clean.start;
-                    state.fresh.assign(Run { start: clean.start, len }, true);
+                    state.fresh.assign(
+                        Run {
+                            start: clean.start,
+                            len,
+                        },
+                        true,
+                    );
                     from = clean.end();
                 }
-                state.longest = state.used.longest_clear();
+                state.longest = state.longest_available();
             });
         }
     }
@@ -229,11 +261,20 @@ impl Segment {
     /// the granules that it loses.
     pub(crate) unsafe fn resize(&self, span: &Span, len: usize) -> usize {
         let old = self.run_of(span);
-        let grown = Run { start: old.end().min(old.start + len), len: old.len.abs_diff(len) };
+        let grown = Run {
+            start: old.end().min(old.start + len),
+            len: old.len.abs_diff(len),
+        };
         let growing = len > old.len;
-        let owner = self.owners.get(old.start).map_or(0, |o| o.load(Ordering::Relaxed));
-        let (owner, kind) =
-            if growing { (usize::from(owner), Kind::Whole) } else { (0, Kind::Unused) };
+        let owner = self
+            .owners
+            .get(old.start)
+            .map_or(0, |o| o.load(Ordering::Relaxed));
+        let (owner, kind) = if growing {
+            (usize::from(owner), Kind::Whole)
+        } else {
+            (0, Kind::Unused)
+        };
         self.label(grown, owner, kind);
         span.describe(span.start(), len);
         // SAFETY: the lock is held by contract.
@@ -241,7 +282,7 @@ impl Segment {
             self.with_state(|state| {
                 state.used.assign(grown, growing);
                 let fresh = state.fresh.assign(grown, false);
-                state.longest = state.used.longest_clear();
+                state.longest = state.longest_available();
                 fresh
             })
         }
@@ -249,7 +290,10 @@ impl Segment {
 
     /// The run of granules of `span`.
     pub(crate) fn run_of(&self, span: &Span) -> Run {
-        Run { start: granule_of(span.start()), len: span.granules() }
+        Run {
+            start: granule_of(span.start()),
+            len: span.granules(),
+        }
     }
 
     /// Words for the bits of `span` as one of `class`.
@@ -258,7 +302,10 @@ impl Segment {
             return span.inline_words();
         }
         let index = (ptr::from_ref(span).addr() - self.spans.as_ptr().addr()) / size_of::<Span>();
-        let words = self.words.get(index).map_or(ptr::null(), |words| words.as_ptr());
+        let words = self
+            .words
+            .get(index)
+            .map_or(ptr::null(), |words| words.as_ptr());
         words.cast_mut()
     }
 
@@ -271,7 +318,9 @@ impl Segment {
         // SAFETY: the lock is held by contract.
         let free = unsafe { self.with_state(|state| state.free_spans) };
         let spans = self.spans.iter().enumerate();
-        spans.filter(move |(index, _)| free >> index & 1 == 0).map(|(_, span)| span)
+        spans
+            .filter(move |(index, _)| free >> index & 1 == 0)
+            .map(|(_, span)| span)
     }
 
     fn label(&self, run: Run, owner: usize, kind: Kind) {

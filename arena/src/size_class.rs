@@ -18,12 +18,13 @@
 //!
 //! `waste_is_within_the_documented_bounds` proves the first three rows over all sizes.
 
-use crate::units::{CLASS_COUNT, ClassIndex};
+use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES};
 
 /// Largest request that a size class serves; above it memory comes in granules.
 pub(crate) const MAX_SMALL_BYTES: usize = 32 * 1024;
-/// Largest alignment that a size class serves: spans start on a granule.
-pub(crate) const MAX_SMALL_ALIGN: usize = 4096;
+/// Largest alignment that a size class serves: spans of the classes whose blocks are
+/// multiples of more than a granule start on 64 KiB ([`span_align`]).
+pub(crate) const MAX_SMALL_ALIGN: usize = MAX_SMALL_BYTES;
 /// Requests up to here find their class in a byte table.
 const TABLE_BYTES: usize = 1024;
 /// Index of the first class above [`TABLE_BYTES`].
@@ -44,7 +45,11 @@ const fn block_bytes() -> [u32; CLASS_COUNT] {
     while class < CLASS_COUNT {
         sizes[class] = size;
         // Above 128 bytes the step is a quarter of the power of two below.
-        let step = if size < 128 { 16 } else { (1 << (31 - size.leading_zeros())) / 4 };
+        let step = if size < 128 {
+            16
+        } else {
+            (1 << (31 - size.leading_zeros())) / 4
+        };
         size += step;
         class += 1;
     }
@@ -89,16 +94,22 @@ const _: () = {
 /// `align` is a power of two. Complexity: constant.
 #[inline]
 pub(crate) fn class_of(size: usize, align: usize) -> Option<ClassIndex> {
-    if size <= TABLE_BYTES && align <= 16 {
-        // Every block above 8 bytes is a multiple of 16, so `max` takes care of align 16.
-        let wanted = if size > align { size } else { align };
-        return Some(class_of_table(wanted));
+    class_of_common(size, align).or_else(|| class_of_slow(size, align))
+}
+
+/// [`class_of`] for the requests that nearly all are; `None` for the others, whatever
+/// their class. Fast paths use it so that they hold no call but tail calls.
+#[inline(always)]
+pub(crate) fn class_of_common(size: usize, align: usize) -> Option<ClassIndex> {
+    if size > TABLE_BYTES || align > 16 {
+        return None;
     }
-    class_of_slow(size, align)
+    // Every block above 8 bytes is a multiple of 16, so `max` takes care of align 16.
+    Some(class_of_table(if size > align { size } else { align }))
 }
 
 /// The table look-up of [`class_of`] for `1..=1024` bytes (0 counts as 1).
-#[inline]
+#[inline(always)]
 fn class_of_table(size: usize) -> ClassIndex {
     debug_assert!(size <= TABLE_BYTES);
     let eighths = size.wrapping_add(7) >> 3;
@@ -124,7 +135,9 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
     let last = rounded - 1;
     let log = usize::BITS - 1 - last.leading_zeros();
     let quarter = (last >> (log - 2)) & 3;
-    Some(ClassIndex::new(FIRST_COMPUTED + (log as usize - 10) * 4 + quarter))
+    Some(ClassIndex::new(
+        FIRST_COMPUTED + (log as usize - 10) * 4 + quarter,
+    ))
 }
 
 /// Bytes in a block of `class`.
@@ -139,9 +152,19 @@ pub(crate) fn span_granules(class: ClassIndex) -> usize {
     if block_size(class) <= 8192 { 16 } else { 32 }
 }
 
+/// Granules of which the start of a span of `class` must be a multiple, so that blocks
+/// whose size is a multiple of an alignment have that alignment.
+pub(crate) fn span_align(class: ClassIndex) -> usize {
+    if block_size(class).is_multiple_of(2 * GRANULE_BYTES) {
+        16
+    } else {
+        1
+    }
+}
+
 /// Blocks in a span of `class`.
 pub(crate) fn span_blocks(class: ClassIndex) -> usize {
-    span_granules(class) * crate::units::GRANULE_BYTES / block_size(class)
+    span_granules(class) * GRANULE_BYTES / block_size(class)
 }
 
 /// Index of the block of `class` that holds the byte at `offset` in its span.
@@ -172,7 +195,10 @@ mod tests {
                 9..=128 => size + 15,
                 _ => size + size / 4,
             };
-            assert!(block <= bound, "{size} bytes take {block}, the docs promise {bound}");
+            assert!(
+                block <= bound,
+                "{size} bytes take {block}, the docs promise {bound}"
+            );
         }
         assert_eq!(block_size(class_of(48, 8).unwrap()), 48);
     }
@@ -186,17 +212,18 @@ mod tests {
         assert_eq!(class_of(MAX_SMALL_BYTES + 1, 1), None);
         assert_eq!(class_of(usize::MAX, 1), None);
         assert_eq!(class_of(usize::MAX, 4096), None);
-        assert_eq!(class_of(1, 8192), None);
+        assert_eq!(class_of(1, 65536), None);
     }
 
     #[test]
     fn blocks_are_aligned() {
-        for shift in 0..=12 {
+        for shift in 0..=15 {
             let align = 1usize << shift;
             for size in 0..=MAX_SMALL_BYTES {
                 if let Some(class) = class_of(size, align) {
                     assert_eq!(block_size(class) % align, 0, "{size} bytes at {align}");
                     assert!(block_size(class) >= size);
+                    assert!(align <= span_align(class) * GRANULE_BYTES);
                 }
             }
         }

@@ -22,14 +22,22 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invariant {} does not hold at {:#x}", self.what, self.place)
+        write!(
+            f,
+            "invariant {} does not hold at {:#x}",
+            self.what, self.place
+        )
     }
 }
 
 impl core::error::Error for Violation {}
 
 fn check(holds: bool, what: &'static str, place: usize) -> Result<(), Violation> {
-    if holds { Ok(()) } else { Err(Violation { what, place }) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation { what, place })
+    }
 }
 
 impl HeapCore {
@@ -64,7 +72,11 @@ impl HeapCore {
         stats.large = self.large.load(Ordering::Relaxed);
         stats.live += stats.large;
         // A snapshot between two threads' counts may be negative for an instant.
-        stats.requested = if requested > isize::MAX as usize { 0 } else { requested };
+        stats.requested = if requested > isize::MAX as usize {
+            0
+        } else {
+            requested
+        };
         stats.committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
         stats.purged = self.purged.load(Ordering::Relaxed) << GRANULE_SHIFT;
         let segments = self.pages.with(|pages| pages.segments());
@@ -84,19 +96,35 @@ impl HeapCore {
                 }
             });
             result?;
-            check(dirty == pages.dirty(), "H2: dirty granules are counted", dirty)?;
+            check(
+                dirty == pages.dirty(),
+                "H2: dirty granules are counted",
+                dirty,
+            )?;
             tally.committed += dirty;
             Ok(())
         })?;
         for (class, central) in ClassIndex::all().zip(&self.centrals) {
             let (spans, free) = tally.classes.get(class.get()).copied().unwrap_or_default();
-            check(spans == central.spans(), "C2: spans are counted", class.get())?;
+            check(
+                spans == central.spans(),
+                "C2: spans are counted",
+                class.get(),
+            )?;
             let outside = spans * span_blocks(class) - free;
-            check(outside == central.outside(), "C2: outside blocks are counted", class.get())?;
+            check(
+                outside == central.outside(),
+                "C2: outside blocks are counted",
+                class.get(),
+            )?;
         }
         tally.committed += self.big_granules();
         let committed = self.committed.load(Ordering::Relaxed);
-        check(committed == tally.committed, "committed granules are counted", tally.committed)?;
+        check(
+            committed == tally.committed,
+            "committed granules are counted",
+            tally.committed,
+        )?;
         self.validate_caches()
     }
 
@@ -120,7 +148,9 @@ impl HeapCore {
                     .sum();
                 // The first limits come on top: eight blocks of each class at most.
                 let most = MAX_CACHED_BYTES
-                    + ClassIndex::all().map(|c| 8 * crate::size_class::block_size(c)).sum::<usize>();
+                    + ClassIndex::all()
+                        .map(|c| 8 * crate::size_class::block_size(c))
+                        .sum::<usize>();
                 if result.is_ok() {
                     result = check(bytes <= most, "T1: caches are bounded", bytes);
                 }
@@ -140,7 +170,10 @@ struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { classes: [(0, 0); CLASS_COUNT], committed: 0 }
+        Self {
+            classes: [(0, 0); CLASS_COUNT],
+            committed: 0,
+        }
     }
 }
 
@@ -159,8 +192,16 @@ fn validate_segment(
         for index in run.start..run.end() {
             let addr = segment.addr_of(index);
             let owner = segment.span_at(addr).map(core::ptr::from_ref);
-            check(owner == Some(core::ptr::from_ref(span)), "G1: granules know their span", addr)?;
-            check(segment.kind_at(addr) == span.kind(), "G2: granules know their kind", addr)?;
+            check(
+                owner == Some(core::ptr::from_ref(span)),
+                "G1: granules know their span",
+                addr,
+            )?;
+            check(
+                segment.kind_at(addr) == span.kind(),
+                "G2: granules know their kind",
+                addr,
+            )?;
         }
         match span.kind() {
             Kind::Whole => tally.committed += run.len,
@@ -170,11 +211,19 @@ fn validate_segment(
                 let words = unsafe { span.words(class) };
                 for (index, word) in words.iter().enumerate() {
                     let beyond = word.load(Ordering::Relaxed) & !full_word(class, index);
-                    check(beyond == 0, "S1: no bits beyond the last block", span.start())?;
+                    check(
+                        beyond == 0,
+                        "S1: no bits beyond the last block",
+                        span.start(),
+                    )?;
                 }
                 let free = count_free(words);
                 let listed = span.listed.load(Ordering::Relaxed);
-                check(free == 0 || listed, "S3: spans with free blocks are listed", span.start())?;
+                check(
+                    free == 0 || listed,
+                    "S3: spans with free blocks are listed",
+                    span.start(),
+                )?;
                 tally.committed += run.len - span.fresh().count_ones() as usize;
                 if let Some((spans, sum)) = tally.classes.get_mut(class.get()) {
                     *spans += 1;
@@ -186,13 +235,23 @@ fn validate_segment(
     // SAFETY: the page-heap lock is held by the caller.
     unsafe {
         segment.with_state(|state| {
-            let whole = crate::units::Run { start: 0, len: SEGMENT_GRANULES };
+            let whole = crate::units::Run {
+                start: 0,
+                len: SEGMENT_GRANULES,
+            };
             let used = state.used.count(whole);
-            check(used == owned + HEADER_GRANULES, "G1: used granules have an owner", at)?;
-            check(state.longest == state.used.longest_clear(), "G4: longest free run", at)?;
+            check(
+                used == owned + HEADER_GRANULES,
+                "G1: used granules have an owner",
+                at,
+            )?;
+            check(
+                state.longest == state.longest_available(),
+                "G4: longest free run",
+                at,
+            )?;
             *dirty += SEGMENT_GRANULES - used - state.fresh.and_not(&state.used).count(whole);
             Ok(())
         })
     }
 }
-

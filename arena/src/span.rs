@@ -27,9 +27,9 @@
 //! - S4: `Span`s and their words are never unmapped while their heap lives (type-stable),
 //!   so a thread may read a hint from a span that was reused meanwhile.
 //!
-//! Between threads this is all there is: `give` is a SeqCst `fetch_or` followed by a
-//! SeqCst load of `listed`; the taker that finds a span exhausted does a SeqCst store to
-//! `listed` followed by SeqCst loads of the words. One of the two sees the other
+//! Between threads this is all there is: `give` is a `SeqCst` `fetch_or` followed by
+//! a `SeqCst` load of `listed`; the taker that finds a span exhausted does a `SeqCst` store
+//! to `listed` followed by `SeqCst` loads of the words. One of the two sees the other
 //! (Dekker): either the giver sees `false` and lists the span, or the taker sees the bit
 //! and keeps it listed.
 
@@ -37,9 +37,7 @@ use core::ptr;
 
 use crate::bitmap::below;
 use crate::size_class::span_blocks;
-use crate::sync::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell,
-};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 use crate::units::{CLASS_COUNT, ClassIndex};
 
 /// Words of bits inside a `Span`; classes with more blocks have theirs in the segment.
@@ -177,7 +175,13 @@ impl Span {
         self.links.with_mut(|links| {
             // SAFETY: the span is not listed and owned by the caller, so nobody else
             // touches the links.
-            unsafe { *links = Links { next: ptr::null(), prev: ptr::null(), hint: 0 } };
+            unsafe {
+                *links = Links {
+                    next: ptr::null(),
+                    prev: ptr::null(),
+                    hint: 0,
+                }
+            };
         });
         // SAFETY: by contract `words` has as many words as the class needs.
         let words = unsafe { words_of(words, class) };
@@ -227,7 +231,11 @@ impl Span {
             start: AtomicUsize::new(0),
             words: AtomicPtr::new(ptr::null_mut()),
             fresh: AtomicU64::new(0),
-            links: UnsafeCell::new(Links { next: ptr::null(), prev: ptr::null(), hint: 0 }),
+            links: UnsafeCell::new(Links {
+                next: ptr::null(),
+                prev: ptr::null(),
+                hint: 0,
+            }),
             inline: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -272,7 +280,10 @@ pub(crate) fn all_free(words: &[AtomicU64], class: ClassIndex) -> bool {
 /// How many blocks are free in `words`.
 pub(crate) fn count_free(words: &[AtomicU64]) -> usize {
     // Relaxed: a number for statistics.
-    words.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
+    words
+        .iter()
+        .map(|word| word.load(Ordering::Relaxed).count_ones() as usize)
+        .sum()
 }
 
 const _: () = assert!(64 * 1024 / 8 / 64 == MAX_WORDS);
@@ -294,7 +305,9 @@ mod tests {
     fn full_words_have_a_bit_for_each_block() {
         for class in ClassIndex::all() {
             assert!(word_count(class) <= MAX_WORDS);
-            let bits: u32 = (0..word_count(class)).map(|i| full_word(class, i).count_ones()).sum();
+            let bits: u32 = (0..word_count(class))
+                .map(|i| full_word(class, i).count_ones())
+                .sum();
             assert_eq!(bits as usize, span_blocks(class));
         }
     }

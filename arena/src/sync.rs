@@ -14,9 +14,9 @@ pub(crate) use loom::sync::atomic::{
 };
 
 /// The fence that orders a store before a later load, where the accesses around it are
-/// all SeqCst.
+/// all `SeqCst`.
 ///
-/// SeqCst accesses need no fence between them. loom models them as AcqRel only, and
+/// `SeqCst` accesses need no fence between them. loom models them as `AcqRel` only, and
 /// fences in full, so the fence exists for the model alone.
 #[inline(always)]
 pub(crate) fn seqcst_fence() {
@@ -68,12 +68,16 @@ pub(crate) struct RawLock {
 impl RawLock {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Self { state: AtomicU32::new(FREE) }
+        Self {
+            state: AtomicU32::new(FREE),
+        }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        Self { state: AtomicU32::new(FREE) }
+        Self {
+            state: AtomicU32::new(FREE),
+        }
     }
 
     /// Waits until the lock is free and takes it.
@@ -168,12 +172,18 @@ unsafe impl<T: Send> Send for Lock<T> {}
 impl<T> Lock<T> {
     #[cfg(not(loom))]
     pub(crate) const fn new(value: T) -> Self {
-        Self { raw: RawLock::new(), value: UnsafeCell::new(value) }
+        Self {
+            raw: RawLock::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     #[cfg(loom)]
     pub(crate) fn new(value: T) -> Self {
-        Self { raw: RawLock::new(), value: UnsafeCell::new(value) }
+        Self {
+            raw: RawLock::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Runs `f` on the value while holding the lock. `f` does not panic.

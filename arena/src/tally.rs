@@ -59,13 +59,18 @@ mod models {
 
     fn model(exit: fn(&Store)) {
         loom::model(move || {
-            let store = Arc::new(Store { settled: Lock::new(5), account: Account::new() });
+            let store = Arc::new(Store {
+                settled: Lock::new(5),
+                account: Account::new(),
+            });
             store.account.credit(7);
             let thread = {
                 let store = Arc::clone(&store);
                 loom::thread::spawn(move || exit(&store))
             };
-            let total = store.settled.with(|settled| *settled + store.account.read());
+            let total = store
+                .settled
+                .with(|settled| *settled + store.account.read());
             assert_eq!(total, 12, "a thread that exits is counted once");
             thread.join().unwrap();
         });
@@ -84,7 +89,9 @@ mod models {
     fn loom_settling_in_two_steps_is_caught() {
         model(|store| {
             let mut sum = 0;
-            store.settled.with(|settled| *settled += store.account.read());
+            store
+                .settled
+                .with(|settled| *settled += store.account.read());
             store.account.settle(&mut sum);
         });
     }

@@ -85,9 +85,9 @@ pub(crate) struct ThreadCache {
     /// Bytes of blocks that the limits allow together.
     allowed: AtomicUsize,
     /// Next in the list of all caches of the heap (cache-store lock).
-    pub(crate) next: AtomicPtr<ThreadCache>,
+    pub(crate) next: AtomicPtr<Self>,
     /// Next in the list of caches without a thread (cache-store lock).
-    pub(crate) next_free: AtomicPtr<ThreadCache>,
+    pub(crate) next_free: AtomicPtr<Self>,
     slots: UnsafeCell<[*mut u8; SLOTS]>,
 }
 
@@ -102,7 +102,7 @@ impl ThreadCache {
     ///
     /// # Safety
     ///
-    /// `memory` is a cache's worth of memory that is zeroed or was a cache, aligned for
+    /// `memory` is a cache's worth of memory that is zeroed or holds a cache, aligned for
     /// one, and no thread owns it.
     pub(crate) unsafe fn initialise(memory: NonNull<Self>) {
         // SAFETY: zeroes and former contents are valid for all fields (raw pointers and
@@ -111,11 +111,10 @@ impl ThreadCache {
         for class in ClassIndex::all() {
             let base = cache.base(class);
             let first = FIRST_LIMIT.min(magazine_capacity(class.get()));
-            // SAFETY: the slot below the base and the first slots are inside `slots`.
-            let limit = unsafe {
-                base.sub(1).write(ptr::null_mut());
-                base.add(first)
-            };
+            // The slot below the base is null already (T2): not touching the slots keeps
+            // those of unused classes from becoming resident.
+            // SAFETY: the first slots are inside `slots`.
+            let limit = unsafe { base.add(first) };
             cache.set_top(class, base);
             cache.set_limit(class, limit);
         }
@@ -232,9 +231,8 @@ impl ThreadCache {
     fn base(&self, class: ClassIndex) -> *mut *mut u8 {
         let sentinel = SENTINELS.get(class.get()).copied().unwrap_or(0);
         // SAFETY: every class has its sentinel and its slots inside `slots`.
-        self.slots.with_mut(|slots| unsafe {
-            slots.cast::<*mut u8>().add(usize::from(sentinel) + 1)
-        })
+        self.slots
+            .with_mut(|slots| unsafe { slots.cast::<*mut u8>().add(usize::from(sentinel) + 1) })
     }
 
     #[inline(always)]

@@ -37,13 +37,20 @@ pub(crate) fn cache() -> Option<&'static ThreadCache> {
 
 /// The calling thread's stage.
 pub(crate) fn stage() -> Stage {
-    if imp::get().stage == 0 { Stage::Running } else { Stage::Exited }
+    if imp::get().stage == 0 {
+        Stage::Running
+    } else {
+        Stage::Exited
+    }
 }
 
 /// Sets both.
 pub(crate) fn set(cache: Option<NonNull<ThreadCache>>, stage: Stage) {
     let cache = cache.map_or(ptr::null(), |cache| cache.as_ptr().cast_const());
-    imp::set(Local { cache, stage: usize::from(stage == Stage::Exited) });
+    imp::set(Local {
+        cache,
+        stage: usize::from(stage == Stage::Exited),
+    });
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -120,7 +127,10 @@ mod imp {
                 options(readonly, preserves_flags, nostack),
             );
         }
-        Local { cache: cache(), stage }
+        Local {
+            cache: cache(),
+            stage,
+        }
     }
 
     pub(super) fn set(local: Local) {

@@ -186,7 +186,6 @@ fn a_thousand_live_threads_allocate_at_the_same_time() {
         "{most}"
     );
     barrier.wait();
-    barrier.wait();
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());

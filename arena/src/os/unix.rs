@@ -9,7 +9,10 @@ pub(crate) fn page_size() -> usize {
     // SAFETY: sysconf has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     // The call cannot fail for this name; a nonsense answer must not become a mask.
-    usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
+    usize::try_from(size)
+        .ok()
+        .filter(|size| size.is_power_of_two())
+        .unwrap_or(4096)
 }
 
 /// Maps `len` bytes of zeroed memory.
@@ -35,7 +38,11 @@ fn map_flags(addr: usize, len: usize, flags: i32) -> Option<NonNull<u8>> {
     let hint = ptr::without_provenance_mut::<c_void>(addr);
     // SAFETY: an anonymous mapping without MAP_FIXED replaces no memory in use.
     let got = unsafe { libc::mmap(hint, len, protection, flags, -1, 0) };
-    if got == libc::MAP_FAILED { None } else { NonNull::new(got.cast()) }
+    if got == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(got.cast())
+    }
 }
 
 /// Forgets the pages of `addr .. addr + len`.
@@ -45,7 +52,7 @@ fn map_flags(addr: usize, len: usize, flags: i32) -> Option<NonNull<u8>> {
 /// The range was mapped by this module and nothing refers to it any more.
 pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
     // SAFETY: by contract the range is ours and unused.
-    unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) == 0 }
+    keep_errno(|| unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) == 0 })
 }
 
 /// Gives the memory of `addr .. addr + len` back; it reads as zero afterwards.
@@ -57,7 +64,14 @@ pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
 pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
     // SAFETY: by contract the range is ours and its contents are not needed.
     // MADV_DONTNEED and not MADV_FREE, so that the resident size tells the truth.
-    unsafe { libc::madvise(ptr::with_exposed_provenance_mut(addr), len, libc::MADV_DONTNEED) == 0 }
+    let done = keep_errno(|| unsafe {
+        libc::madvise(
+            ptr::with_exposed_provenance_mut(addr),
+            len,
+            libc::MADV_DONTNEED,
+        )
+    });
+    done == 0
 }
 
 /// Grows the mapping `addr .. addr + old` to `new` bytes without moving it.
@@ -68,7 +82,7 @@ pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
 pub(crate) unsafe fn extend(addr: usize, old: usize, new: usize) -> bool {
     let at = ptr::with_exposed_provenance_mut(addr);
     // SAFETY: by contract the mapping is ours; without MREMAP_MAYMOVE it stays in place.
-    unsafe { libc::mremap(at, old, new, 0) != libc::MAP_FAILED }
+    keep_errno(|| unsafe { libc::mremap(at, old, new, 0) != libc::MAP_FAILED })
 }
 
 /// Moves the pages of `from .. from + old` to `to`, where `new` bytes are mapped after.
@@ -82,7 +96,7 @@ pub(crate) unsafe fn relocate(from: usize, old: usize, to: usize, new: usize) ->
     let target = ptr::with_exposed_provenance_mut::<c_void>(to);
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: by contract both ranges are ours, so replacing the target harms nobody.
-    unsafe { libc::mremap(source, old, new, flags, target) != libc::MAP_FAILED }
+    keep_errno(|| unsafe { libc::mremap(source, old, new, flags, target) != libc::MAP_FAILED })
 }
 
 /// Milliseconds of the monotonic clock, with the resolution of the kernel's tick.
@@ -104,29 +118,34 @@ pub(crate) fn now_ms() -> u64 {
 pub(crate) unsafe fn wait(word: *const u32, value: u32) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     let for_ever = ptr::null::<libc::timespec>();
-    let errno = errno();
     // SAFETY: by contract the word is live; the other arguments fit FUTEX_WAIT.
-    unsafe { libc::syscall(libc::SYS_futex, word, operation, value, for_ever) };
-    set_errno(errno);
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, operation, value, for_ever) });
 }
 
 /// Wakes one thread that sleeps in [`wait`] on `word`.
 pub(crate) fn wake_one(word: *const u32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    let errno = errno();
     // SAFETY: FUTEX_WAKE does not read the word; a stale address wakes nobody.
-    unsafe { libc::syscall(libc::SYS_futex, word, operation, 1) };
-    set_errno(errno);
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, operation, 1) });
 }
 
-/// The calling thread's errno: freeing memory must not change it.
-pub(crate) fn errno() -> i32 {
+/// Runs a system call that may fail on behalf of an operation that does not: `free` must
+/// not change errno.
+fn keep_errno<R>(call: impl FnOnce() -> R) -> R {
+    let errno = errno();
+    let result = call();
+    set_errno(errno);
+    result
+}
+
+/// The calling thread's errno.
+fn errno() -> i32 {
     // SAFETY: the location is valid for the calling thread as long as it lives.
     unsafe { *libc::__errno_location() }
 }
 
 /// Puts back what [`errno`] gave.
-pub(crate) fn set_errno(value: i32) {
+fn set_errno(value: i32) {
     // SAFETY: the location is valid for the calling thread as long as it lives.
     unsafe { *libc::__errno_location() = value };
 }
