@@ -167,8 +167,8 @@ mod tests {
             prop_assert_eq!(bits.best_fit(len, align), naive_best_fit(&naive, len, align));
             let longest = naive.split(|&b| b).map(<[bool]>::len).max().unwrap();
             prop_assert_eq!(bits.longest_clear(), longest);
-            for index in 0..SEGMENT_GRANULES {
-                prop_assert_eq!(bits.get(index), naive[index]);
+            for (index, &bit) in naive.iter().enumerate() {
+                prop_assert_eq!(bits.get(index), bit);
             }
         }
     }

@@ -96,7 +96,7 @@ mod size_class;
 mod units;
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "system calls")]
+#[expect(unsafe_code, reason = "calls the operating system")]
 mod os;
 #[expect(unsafe_code, reason = "the lock lends what it protects")]
 mod sync;
@@ -108,16 +108,15 @@ mod fatal;
 #[expect(unsafe_code, reason = "forwards the contracts of the system calls")]
 mod faults;
 #[cfg_attr(
-    not(loom),
+    any(not(loom), test),
     expect(unsafe_code, reason = "reads leaves that are never unmapped")
 )]
-#[cfg_attr(loom, expect(unsafe_code, reason = "models watch cells"))]
 mod page_map;
 
 #[expect(unsafe_code, reason = "links spans in a list under the class lock")]
 mod central;
 #[cfg(all(test, loom))]
-#[expect(unsafe_code, reason = "plants bugs")]
+#[expect(unsafe_code, reason = "plants bugs for loom to find")]
 mod models;
 #[expect(
     unsafe_code,
@@ -159,10 +158,10 @@ mod reclaim;
 mod snapshot;
 
 #[cfg(all(feature = "allocator-api2", not(loom)))]
-#[expect(unsafe_code, reason = "implements Allocator")]
+#[expect(unsafe_code, reason = "Allocator is an unsafe trait")]
 mod allocator;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "implements GlobalAlloc")]
+#[expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 mod global;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "hands out and takes back raw blocks")]

@@ -263,9 +263,9 @@ fn unsafe_stays_where_the_register_allows_it() {
             // Attributes may go over several lines; an item ends them.
             let ends = line.is_empty() || line.ends_with(';') || line.starts_with("//");
             if ends {
-                attributes.clear()
+                attributes.clear();
             } else {
-                attributes.push_str(line)
+                attributes.push_str(line);
             }
             continue;
         };

@@ -9,7 +9,7 @@
 //! 4. Memory that was asked for zeroed is zero.
 //!
 //! The shadow keeps addresses and sizes beside the heap and writes nothing but
-//! the [pattern](crate::pattern) into the blocks.
+//! the pattern of [`crate::pattern`] into the blocks.
 
 use core::alloc::Layout;
 use core::fmt;

@@ -1,7 +1,8 @@
 //! Runs the bodies of the fuzz targets on their corpus and on seeds, on stable
 //! Rust, so that what fuzzing has found stays found on every machine.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 use brickyard_fuzz::{arena_faults, arena_ops, replay};
 
