@@ -8,8 +8,8 @@
 
 #![cfg(not(loom))]
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::hint::black_box;
+use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
 use std::process::Command;
 
 use brickyard_arena::Arena;
@@ -37,7 +37,7 @@ impl Chain {
     /// Allocates blocks of `layout` until null.
     fn until_null(layout: Layout) -> Self {
         let mut chain = Self {
-            newest: std::ptr::null_mut(),
+            newest: core::ptr::null_mut(),
             len: 0,
             layout,
         };
@@ -138,7 +138,7 @@ fn a_failing_realloc_leaves_the_block_as_it_was() {
             assert!(moved.is_null(), "{size} to {new_size} bytes");
         }
         // SAFETY: the block is as it was: zeroed, `size` bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(block, size) };
+        let bytes = unsafe { core::slice::from_raw_parts(block, size) };
         assert!(bytes.iter().all(|&byte| byte == 0), "{size} bytes");
         // SAFETY: allocated above with this layout, still live.
         unsafe { GLOBAL.dealloc(block, layout) };
@@ -244,6 +244,7 @@ fn limit_address_space() {
     };
     // SAFETY: the pointer is to a live rlimit.
     assert_eq!(
+        // SAFETY: the pointer is to a live rlimit.
         unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
         0
     );

@@ -11,9 +11,9 @@
 
 #![cfg(not(loom))]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::thread;
-use std::time::Duration;
 
 use brickyard_arena::Arena;
 

@@ -10,10 +10,10 @@
 
 #![cfg(not(loom))]
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::cell::RefCell;
-use std::ffi::c_void;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::RefCell;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -88,7 +88,7 @@ fn destructors_of_thread_locals_allocate_and_free() {
                 })
                 .collect();
             four.into_iter().for_each(|thread| thread.join().unwrap());
-            for words in std::mem::take(&mut *LEFT.lock().unwrap()) {
+            for words in core::mem::take(&mut *LEFT.lock().unwrap()) {
                 assert!(
                     words.iter().all(|&word| word == 77),
                     "a block left behind changed"

@@ -13,8 +13,8 @@
 
 #![cfg(not(loom))]
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::hint::black_box;
+use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread;
@@ -150,7 +150,7 @@ fn a_double_free_by_two_threads_is_stopped() {
             for _ in 0..2 {
                 let addr = block.expose_provenance();
                 // The thread's exit empties its magazines.
-                thread::spawn(move || free(std::ptr::with_exposed_provenance_mut(addr), SMALL))
+                thread::spawn(move || free(core::ptr::with_exposed_provenance_mut(addr), SMALL))
                     .join()
                     .unwrap();
             }
@@ -210,7 +210,7 @@ fn a_free_of_a_block_of_the_c_library_is_stopped() {
             let foreign = unsafe { libc::malloc(96) };
             thread::spawn({
                 let addr = foreign.expose_provenance();
-                move || free(std::ptr::with_exposed_provenance_mut(addr), SMALL)
+                move || free(core::ptr::with_exposed_provenance_mut(addr), SMALL)
             })
             .join()
             .unwrap();

@@ -145,7 +145,7 @@ fn the_library_can_be_loaded_late() {
     assert!(!address.is_null());
     // SAFETY: `address` is that of malloc_trim, whose C type this is.
     let trim = unsafe {
-        std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(usize) -> libc::c_int>(
+        core::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(usize) -> libc::c_int>(
             address,
         )
     };

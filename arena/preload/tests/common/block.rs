@@ -3,9 +3,9 @@
 //! The functions are looked up with `dlsym`: a compiler that knows `malloc` and
 //! `free` removes calls whose results it can do without.
 
-use std::ffi::{CStr, c_int, c_void};
-use std::hint::black_box;
-use std::ptr;
+use core::ffi::{CStr, c_int, c_void};
+use core::hint::black_box;
+use core::ptr;
 
 type Raw = *mut c_void;
 
@@ -37,7 +37,7 @@ macro_rules! function {
         assert!(!address.is_null(), "{:?} is not defined", $name);
         // SAFETY: `address` is that of the C function `$name`, and `$type` is
         // its type in the C library's manual; both are pointers in size.
-        unsafe { std::mem::transmute::<Raw, $type>(address) }
+        unsafe { core::mem::transmute::<Raw, $type>(address) }
     }};
 }
 
@@ -179,7 +179,7 @@ impl Block {
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the block has `len` bytes, which were allocated and written by
         // `fill` or zeroed, or are plain bytes of the C heap; borrowed as `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.address.cast(), self.len) }
     }
 
     /// Makes every byte that may be used part of the block.

@@ -90,7 +90,7 @@ pub(crate) fn stderr_of(output: &Output) -> String {
 macro_rules! this_test {
     () => {{
         fn here() {}
-        let path = std::any::type_name_of_val(&here);
+        let path = core::any::type_name_of_val(&here);
         path.trim_end_matches("::here")
             .rsplit("::")
             .next()
