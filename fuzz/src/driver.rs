@@ -66,8 +66,12 @@ impl<'h> Driver<'h> {
     /// A driver for a heap that nobody uses yet.
     #[must_use]
     pub fn new(heap: &'h Heap, refusals: Refusals) -> Self {
+        let mut handles = Handles::new(heap);
+        if !matches!(refusals, Refusals::Never) {
+            handles.stop_poisoning();
+        }
         Self {
-            handles: Handles::new(heap),
+            handles,
             shadow: Shadow::new(),
             refusals,
             steps: 0,
@@ -227,7 +231,7 @@ impl<'h> Driver<'h> {
     }
 
     fn trim(&mut self) -> Result<(), Defect> {
-        self.handles.heap().trim();
+        self.handles.trim();
         self.check_purged()
     }
 

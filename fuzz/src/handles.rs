@@ -53,13 +53,9 @@ impl<'h> Handles<'h> {
     }
 
     /// Size of the block that a layout gets: the smallest class that holds the
-    /// size rounded up to the alignment. None when no class does, and for
-    /// alignments of more than an OS page.
+    /// size rounded up to the alignment. None when no class does.
     #[must_use]
     pub fn block_size(&self, layout: Layout) -> Option<usize> {
-        if layout.align() > OS_PAGE_BYTES {
-            return None;
-        }
         let wanted = layout.size().max(1).next_multiple_of(layout.align());
         let index = self.block_sizes.partition_point(|&size| size < wanted);
         self.block_sizes.get(index).copied()
@@ -153,6 +149,18 @@ impl<'h> Handles<'h> {
         *cache = None;
         *cache = self.heap.cache();
         cache.is_some()
+    }
+
+    /// Gives memory back to the operating system.
+    pub fn trim(&mut self) {
+        self.poison.clear();
+        self.heap.trim();
+    }
+
+    /// Leaves freed blocks open to the program, also under `ASan`: for a heap whose
+    /// calls to the operating system fail, which unmaps memory at any time.
+    pub fn stop_poisoning(&mut self) {
+        self.poison.stop();
     }
 
     /// Drops all caches.

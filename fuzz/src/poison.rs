@@ -54,6 +54,11 @@ pub fn unpoison(start: usize, size: usize) {
 
 /// What one heap's driver has poisoned.
 ///
+/// Memory that the heap unmaps must not stay poisoned, for the next mapping there
+/// may be the heap's own metadata, or a thread's stack. So blocks with a mapping of
+/// their own are not poisoned when they are freed (touching them is a segmentation
+/// fault soon enough), and everything is opened before a trim.
+///
 /// The heap is compiled with `ASan` too and writes into free blocks by right in
 /// two places: where it zeroes a block and where it copies into one. Around
 /// those calls everything poisoned is opened with [`suspend`](Self::suspend)
@@ -62,6 +67,17 @@ pub fn unpoison(start: usize, size: usize) {
 pub struct PoisonedRanges {
     /// Start and end of each range; disjoint.
     ranges: BTreeMap<usize, usize>,
+    /// Nothing is poisoned any more.
+    stopped: bool,
+}
+
+/// Blocks up to this size and alignment share a segment with others.
+const SHARED_BYTES: usize = 1 << 20;
+
+/// Whether a block has, or may have, a mapping of its own.
+#[must_use]
+pub fn has_own_mapping(layout: Layout) -> bool {
+    layout.size() > SHARED_BYTES || layout.align() > SHARED_BYTES
 }
 
 impl PoisonedRanges {
@@ -91,10 +107,23 @@ impl PoisonedRanges {
             return;
         }
         let block = block_size.unwrap_or(layout.size()).max(layout.size());
-        if block > 0 {
-            self.forget(start, start + block);
+        self.forget(start, start + block);
+        if block > 0 && !has_own_mapping(layout) {
             self.insert(start, start + block);
         }
+    }
+
+    /// Opens everything for good: the heap is about to unmap memory, who knows
+    /// which.
+    pub fn clear(&mut self) {
+        self.suspend();
+        self.ranges.clear();
+    }
+
+    /// From now on poisons nothing: this heap may unmap memory at any time.
+    pub fn stop(&mut self) {
+        self.clear();
+        self.stopped = true;
     }
 
     /// Opens all ranges for the heap.
@@ -112,6 +141,9 @@ impl PoisonedRanges {
     }
 
     fn insert(&mut self, start: usize, end: usize) {
+        if self.stopped {
+            return;
+        }
         poison(start, end - start);
         self.ranges.insert(start, end);
     }

@@ -127,7 +127,6 @@ fn settle(stage: &Stage) {
     for (_, receiver) in &stage.routes {
         for parcel in receiver.try_iter() {
             parcel.check();
-            poison::poison(parcel.ptr.addr(), parcel.layout.size());
             // SAFETY: the parcel is the only handle to a live block of the heap.
             unsafe { stage.heap.dealloc(parcel.ptr, parcel.layout) };
         }
@@ -154,7 +153,8 @@ fn observe(stage: &Stage) {
             stats.purged
         );
         purged = stats.purged;
-        if round.is_multiple_of(16) {
+        // What a trim unmaps must not stay poisoned, and the threads know no better.
+        if round.is_multiple_of(16) && !PoisonedRanges::enabled() {
             stage.heap.trim();
         }
         round += 1;
@@ -271,7 +271,9 @@ impl<'s> Worker<'s> {
 
     fn free(&mut self, parcel: Parcel) {
         parcel.check();
-        poison::poison(parcel.ptr.addr(), parcel.layout.size());
+        if !poison::has_own_mapping(parcel.layout) {
+            poison::poison(parcel.ptr.addr(), parcel.layout.size());
+        }
         // SAFETY: the parcel was the only handle to a live block of the heap.
         unsafe { self.cache.dealloc(parcel.ptr, parcel.layout) };
     }

@@ -4,7 +4,7 @@
 //! `brickyard_fuzz::soak`. `BRICKYARD_SOAK_SECONDS` sets the duration: 2 s when
 //! unset, 20 s in CI, 600 s by hand before a release.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use brickyard_fuzz::soak::{self, Plan};
 
