@@ -243,9 +243,6 @@ fn limit_address_space() {
         rlim_max: limit,
     };
     // SAFETY: the pointer is to a live rlimit.
-    assert_eq!(
-        // SAFETY: the pointer is to a live rlimit.
-        unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
-        0
-    );
+    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(failed, 0);
 }

@@ -8,10 +8,11 @@
 
 #![cfg(not(loom))]
 
+use core::time::Duration;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use brickyard_arena::Arena;
 

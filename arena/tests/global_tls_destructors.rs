@@ -82,7 +82,7 @@ fn destructors_of_thread_locals_allocate_and_free() {
                 .map(|_| {
                     thread::spawn(|| {
                         KEPT.with_borrow_mut(|kept| {
-                            kept.kept = (0..20).map(|n| vec![n; 30 + n as usize]).collect();
+                            kept.kept = (0..20).zip(30..).map(|(n, len)| vec![n; len]).collect();
                         });
                     })
                 })
@@ -127,10 +127,8 @@ fn key() -> libc::pthread_key_t {
     *KEY.get_or_init(|| {
         let mut key = 0;
         // SAFETY: the key is valid for writes, and the destructor is a function.
-        assert_eq!(
-            unsafe { libc::pthread_key_create(&raw mut key, Some(key_destructor)) },
-            0
-        );
+        let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(key_destructor)) };
+        assert_eq!(failed, 0);
         key
     })
 }
