@@ -71,13 +71,15 @@ pub struct PoisonedRanges {
     stopped: bool,
 }
 
-/// Blocks up to this size and alignment share a segment with others.
-const SHARED_BYTES: usize = 1 << 20;
+/// Blocks with a mapping of their own start at multiples of this, and no other
+/// block does: there every segment has its header.
+const SEGMENT_BYTES: usize = 4 << 20;
 
-/// Whether a block has, or may have, a mapping of its own.
+/// Whether the block at `start` has a mapping of its own. Its size does not tell: a
+/// block may have shrunk in its place.
 #[must_use]
-pub fn has_own_mapping(layout: Layout) -> bool {
-    layout.size() > SHARED_BYTES || layout.align() > SHARED_BYTES
+pub fn has_own_mapping(start: usize) -> bool {
+    start.is_multiple_of(SEGMENT_BYTES)
 }
 
 impl PoisonedRanges {
@@ -108,7 +110,7 @@ impl PoisonedRanges {
         }
         let block = block_size.unwrap_or(layout.size()).max(layout.size());
         self.forget(start, start + block);
-        if block > 0 && !has_own_mapping(layout) {
+        if block > 0 && !has_own_mapping(start) {
             self.insert(start, start + block);
         }
     }

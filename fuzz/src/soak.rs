@@ -271,7 +271,7 @@ impl<'s> Worker<'s> {
 
     fn free(&mut self, parcel: Parcel) {
         parcel.check();
-        if !poison::has_own_mapping(parcel.layout) {
+        if !poison::has_own_mapping(parcel.ptr.addr()) {
             poison::poison(parcel.ptr.addr(), parcel.layout.size());
         }
         // SAFETY: the parcel was the only handle to a live block of the heap.
