@@ -17,5 +17,9 @@ fn main() -> io::Result<()> {
 
     drop(words);
     let returned = Arena::trim();
-    writeln!(out, "dropped; {returned} bytes went back to the system:\n{}", Arena::stats())
+    writeln!(
+        out,
+        "dropped; {returned} bytes went back to the system:\n{}",
+        Arena::stats()
+    )
 }
