@@ -135,7 +135,12 @@ impl<'h> Driver<'h> {
     fn step(&mut self, op: &Op) -> Result<(), Defect> {
         match *op {
             Op::Alloc { via, shape, count } => self.alloc(via, shape, count, false)?,
-            Op::AllocZeroed { via, shape, count } => self.alloc(via, shape, count, true)?,
+            Op::AllocZeroed { via, shape, count } => {
+                self.handles.open_poison();
+                let result = self.alloc(via, shape, count, true);
+                self.handles.close_poison();
+                result?;
+            }
             Op::Realloc { via, pick, resize } => self.realloc(via, pick, resize)?,
             Op::Free { via, pick, count } => {
                 for _ in 0..count.get() {

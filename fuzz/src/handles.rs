@@ -20,6 +20,8 @@ pub struct Handles<'h> {
     /// Block sizes of the classes, ascending.
     block_sizes: Vec<usize>,
     poison: PoisonedRanges,
+    /// The poison is lifted for a run of calls.
+    open: bool,
 }
 
 impl<'h> Handles<'h> {
@@ -37,6 +39,7 @@ impl<'h> Handles<'h> {
             caches: [const { None }; CACHE_SLOTS],
             block_sizes,
             poison: PoisonedRanges::default(),
+            open: false,
         }
     }
 
@@ -73,14 +76,31 @@ impl<'h> Handles<'h> {
 
     /// Allocates a zeroed block; null when memory is exhausted.
     pub fn alloc_zeroed(&mut self, via: Via, layout: Layout) -> *mut u8 {
-        self.poison.suspend();
+        if !self.open {
+            self.poison.suspend();
+        }
         let ptr = match self.cache(via) {
             Some(cache) => cache.alloc_zeroed(layout),
             None => self.heap.alloc_zeroed(layout),
         };
-        self.poison.resume();
+        if !self.open {
+            self.poison.resume();
+        }
         self.given_out(ptr, layout);
         ptr
+    }
+
+    /// Lifts the poison for a run of zeroed allocations, until
+    /// [`close_poison`](Self::close_poison); to lift it for each is quadratic.
+    pub fn open_poison(&mut self) {
+        self.poison.suspend();
+        self.open = true;
+    }
+
+    /// Ends what [`open_poison`](Self::open_poison) began.
+    pub fn close_poison(&mut self) {
+        self.open = false;
+        self.poison.resume();
     }
 
     /// Frees a block.
