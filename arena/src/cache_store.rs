@@ -31,6 +31,8 @@ pub(crate) struct CacheStore {
     /// Rest of the newest chunk.
     chunk: *mut u8,
     chunk_left: usize,
+    /// Bytes from one cache of a chunk to the next.
+    stride: usize,
 }
 
 // SAFETY: the pointers are to caches and chunks, which live as long as the heap and which
@@ -47,11 +49,12 @@ impl CacheStore {
             caches: 0,
             chunk: ptr::null_mut(),
             chunk_left: 0,
+            stride: CACHE_BYTES,
         }
     }
 
     /// A cache with empty magazines, or `None` when memory is short.
-    pub(crate) fn acquire(&mut self, os: Os) -> Option<NonNull<ThreadCache>> {
+    pub(crate) fn acquire(&mut self, os: Os, os_page: usize) -> Option<NonNull<ThreadCache>> {
         if let Some(cache) = NonNull::new(self.free) {
             // SAFETY: caches live as long as the heap.
             // Relaxed, here and below: the lists are used under the lock alone.
@@ -61,7 +64,7 @@ impl CacheStore {
             unsafe { ThreadCache::initialise(cache) };
             return Some(cache);
         }
-        let cache = self.cut(os)?;
+        let cache = self.cut(os, os_page)?;
         // SAFETY: zeroed memory of a cache's size and alignment that is only ours; the
         // pointer to the list's head is valid for the life of the heap.
         unsafe {
@@ -134,28 +137,30 @@ impl CacheStore {
         let mut next = core::mem::replace(self, Self::new());
         if next.chunk_left > 0 {
             // SAFETY: the rest of the newest chunk was never given out.
-            unsafe { os.unmap(next.chunk.addr(), next.chunk_left * CACHE_BYTES) };
+            unsafe { os.unmap(next.chunk.addr(), next.chunk_left * next.stride) };
         }
         // SAFETY: by contract nobody uses the caches; each is read before it is unmapped.
         while let Some(cache) = unsafe { next.all.as_ref() } {
             let addr = next.all.addr();
             next.all = cache.next.load(Ordering::Relaxed);
             // SAFETY: as above.
-            unsafe { os.unmap(addr, CACHE_BYTES) };
+            unsafe { os.unmap(addr, next.stride) };
         }
     }
 
-    fn cut(&mut self, os: Os) -> Option<NonNull<ThreadCache>> {
+    fn cut(&mut self, os: Os, os_page: usize) -> Option<NonNull<ThreadCache>> {
         if self.chunk_left == 0 {
             // The first chunk holds one cache: most heaps have one thread.
             let count = if self.caches == 0 { 1 } else { CHUNK_CACHES };
-            let chunk = os.map_aligned(count * CACHE_BYTES, align_of::<ThreadCache>())?;
+            // Whole OS pages each, so that each can be unmapped.
+            self.stride = CACHE_BYTES.next_multiple_of(os_page);
+            let chunk = os.map_aligned(count * self.stride, align_of::<ThreadCache>())?;
             self.chunk = chunk.as_ptr();
             self.chunk_left = count;
         }
         let cache = NonNull::new(self.chunk)?;
         // SAFETY: the chunk has `chunk_left` caches left, at least one.
-        self.chunk = unsafe { self.chunk.add(CACHE_BYTES) };
+        self.chunk = unsafe { self.chunk.add(self.stride) };
         self.chunk_left -= 1;
         Some(cache.cast())
     }

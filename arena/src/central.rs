@@ -160,10 +160,15 @@ impl Central {
         });
     }
 
-    /// Adds a span that [`Span::open`] made for this class.
-    pub(crate) fn adopt(&self, class: ClassIndex, span: &Span) {
+    /// Counts a span that is about to be opened for this class: before it is, because a
+    /// giver left over from its last life may list it, and a sweep retire it, at once.
+    pub(crate) fn announce(&self) {
         // Relaxed: a count for statistics.
         self.spans.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds a span that was announced and that [`Span::open`] made for this class.
+    pub(crate) fn adopt(&self, class: ClassIndex, span: &Span) {
         // A giver left over from the span's last life may have listed it already.
         self.list_again(class, span);
     }

@@ -114,8 +114,8 @@ impl Arena {
     }
 
     /// Changes the size of a block without its layout, as C's `realloc` does; null when
-    /// memory is short, and then the old block is as it was. The new block is aligned as
-    /// `malloc`'s are.
+    /// memory is short, and then the old block is as it was. A new block is aligned to 16
+    /// bytes.
     ///
     /// # Safety
     ///
@@ -137,7 +137,7 @@ impl Arena {
                 }
             }
         }
-        let new = Self::alloc_unsized(new_size, 8);
+        let new = Self::alloc_unsized(new_size, 16);
         if !new.is_null() {
             // SAFETY: both hold the smaller of the sizes; they are different blocks.
             unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };

@@ -321,6 +321,7 @@ impl HeapCore {
         self.fresh
             .fetch_add(fresh.count_ones() as usize, Ordering::Relaxed);
         let words = given.segment.words_for(given.span, class);
+        central.announce();
         // SAFETY: the span was just given out to us and is unused; `words_for` gives the
         // words that belong to it, as many as its class needs.
         unsafe { given.span.open(class, words, fresh) };
@@ -476,7 +477,8 @@ impl HeapCore {
 
     /// A cache for a thread, or `None` when memory is short.
     pub(crate) fn acquire_cache(&self) -> Option<NonNull<ThreadCache>> {
-        self.caches.with(|store| store.acquire(self.os))
+        let os_page = self.os_page();
+        self.caches.with(|store| store.acquire(self.os, os_page))
     }
 
     /// Empties a cache and takes it back.

@@ -55,6 +55,7 @@ impl World {
             words,
             memory: core::array::from_fn(|_| UnsafeCell::new(0)),
         };
+        world.central.announce();
         world.central.adopt(class(), span);
         Arc::new(world)
     }
@@ -96,6 +97,12 @@ impl World {
         let mut released = false;
         self.central.sweep(class(), |_| {}, |_| released = true);
         if released {
+            let central = if into == class() {
+                &self.central
+            } else {
+                &self.other
+            };
+            central.announce();
             // SAFETY: the class let go of the span, and the words are enough for both.
             unsafe { self.span.open(into, self.words, 0) };
             let central = if into == class() {

@@ -294,16 +294,8 @@ impl PageHeap {
 
     /// Adds a segment, from a hollow one where its place is still free.
     fn grow(&mut self, os: Os, heap: u16) -> Option<()> {
-        // SAFETY: hollow segments keep their header as long as the heap lives.
-        if let Some(segment) = unsafe { self.hollow.as_ref() } {
-            let bytes = PAYLOAD_GRANULES * GRANULE_BYTES;
-            if os.map_at(segment.addr_of(HEADER_GRANULES), bytes).is_some() {
-                // SAFETY: under the lock.
-                self.hollow = unsafe { segment.with_state(|state| state.next) };
-                segment.set_hollow(false);
-                self.link(segment);
-                return Some(());
-            }
+        if self.revive_hollow(os) {
+            return Some(());
         }
         let memory = os.map_aligned(SEGMENT_BYTES, SEGMENT_BYTES)?;
         // Blocks are found again from plain addresses.
@@ -319,6 +311,37 @@ impl PageHeap {
         self.segments += 1;
         self.link(segment);
         Some(())
+    }
+
+    /// Maps the payload of a hollow segment again, of the first whose place is still free.
+    fn revive_hollow(&mut self, os: Os) -> bool {
+        let bytes = PAYLOAD_GRANULES * GRANULE_BYTES;
+        let mut tried: *const Segment = ptr::null();
+        let mut revived = false;
+        // SAFETY: hollow segments keep their header as long as the heap lives; under the
+        // lock, here and below.
+        while let Some(segment) = unsafe { self.hollow.as_ref() } {
+            // SAFETY: as above.
+            self.hollow = unsafe { segment.with_state(|state| state.next) };
+            if os.map_at(segment.addr_of(HEADER_GRANULES), bytes).is_some() {
+                segment.set_hollow(false);
+                self.link(segment);
+                revived = true;
+                break;
+            }
+            // SAFETY: as above.
+            unsafe { segment.with_state(|state| state.next = tried) };
+            tried = segment;
+        }
+        // SAFETY: as above.
+        while let Some(segment) = unsafe { tried.as_ref() } {
+            // SAFETY: as above.
+            tried = unsafe {
+                segment.with_state(|state| core::mem::replace(&mut state.next, self.hollow))
+            };
+            self.hollow = segment;
+        }
+        revived
     }
 
     fn link(&mut self, segment: &'static Segment) {
@@ -397,24 +420,46 @@ fn purge_segment(os: Os, os_page: usize, segment: &Segment, limit: usize) -> usi
                     break;
                 };
                 from = run.end();
-                let start = run.start.next_multiple_of(step);
-                let end = run.end() / step * step;
-                if start >= end {
+                let Some(inner) = whole_pages(&state.used, run, step) else {
                     continue;
-                }
-                let inner = Run {
-                    start,
-                    len: end - start,
                 };
-                let bytes = inner.len << GRANULE_SHIFT;
-                if os.purge(segment.addr_of(start), bytes) {
-                    state.fresh.assign(inner, true);
-                    purged += inner.len;
+                from = inner.end().max(from);
+                if os.purge(segment.addr_of(inner.start), inner.len << GRANULE_SHIFT) {
+                    purged += state.fresh.assign(inner, true);
                 }
             }
         });
     }
     purged
+}
+
+/// The OS pages (`step` granules each) that `run` touches, as far as nothing on them is
+/// used.
+fn whole_pages(used: &Bits, run: Run, step: usize) -> Option<Run> {
+    let low = run.start / step * step;
+    let high = run.end().next_multiple_of(step);
+    let head = Run {
+        start: low,
+        len: run.start - low,
+    };
+    let tail = Run {
+        start: run.end(),
+        len: high - run.end(),
+    };
+    let start = if used.count(head) == 0 {
+        low
+    } else {
+        low + step
+    };
+    let end = if used.count(tail) == 0 {
+        high
+    } else {
+        high - step
+    };
+    (start < end).then(|| Run {
+        start,
+        len: end - start,
+    })
 }
 
 /// The list for segments whose longest free run is `longest`.
@@ -432,6 +477,18 @@ const _: () = assert!(bucket_of(PAYLOAD_GRANULES) < BUCKETS);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_mix_dirty_and_fresh_granules_are_purged_whole() {
+        let mut used = Bits::new();
+        let run = Run { start: 5, len: 6 };
+        assert_eq!(whole_pages(&used, run, 1), Some(run));
+        assert_eq!(whole_pages(&used, run, 4), Some(Run { start: 4, len: 8 }));
+        used.assign(Run { start: 4, len: 1 }, true);
+        assert_eq!(whole_pages(&used, run, 4), Some(Run { start: 8, len: 4 }));
+        used.assign(Run { start: 11, len: 1 }, true);
+        assert_eq!(whole_pages(&used, run, 4), None);
+    }
 
     #[test]
     fn buckets_rise_with_the_length() {

@@ -37,7 +37,7 @@ fn map_flags(addr: usize, len: usize, flags: i32) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags;
     let hint = ptr::without_provenance_mut::<c_void>(addr);
     // SAFETY: an anonymous mapping without MAP_FIXED replaces no memory in use.
-    let got = unsafe { libc::mmap(hint, len, protection, flags, -1, 0) };
+    let got = keep_errno(|| unsafe { libc::mmap(hint, len, protection, flags, -1, 0) });
     if got == libc::MAP_FAILED {
         None
     } else {
