@@ -105,11 +105,6 @@ impl World {
             central.announce();
             // SAFETY: the class let go of the span, and the words are enough for both.
             unsafe { self.span.open(into, self.words, 0) };
-            let central = if into == class() {
-                &self.central
-            } else {
-                &self.other
-            };
             central.adopt(into, self.span);
         }
     }
