@@ -37,7 +37,7 @@
 //! | 1 – 8 | 8 | 7 bytes |
 //! | 9 – 128 | request + 15 | 15 bytes |
 //! | 129 – 32768 | 1.25 × request | 25 % of the request |
-//! | above 32768 | request + 4095 | one granule of 4 KiB |
+//! | 32769 – 1 MiB | request + 4095 | one granule of 4 KiB |
 //!
 //! Blocks carry no header: 48-byte objects take 48 bytes. Above 1 MiB a block is a
 //! mapping of its own, of which up to twice the request may be resident when it reuses

@@ -14,7 +14,10 @@
 //! | 1 – 8 | 8 | 7 bytes |
 //! | 9 – 128 | request + 15 | 15 bytes |
 //! | 129 – 32768 | 1.25 × request | 25 % of the request, 20 % of the block |
-//! | above 32768 | request + 4095 | one OS page less a byte (12.5 % of the request) |
+//! | 32769 – 1 MiB | request + 4095 | one granule less a byte (12.5 % of the request) |
+//!
+//! Above 1 MiB a block is a mapping of its own; one that was kept may be reused for a
+//! request of half its size (`big`).
 //!
 //! `waste_is_within_the_documented_bounds` proves the first three rows over all sizes.
 
