@@ -1,0 +1,310 @@
+//! Where slots live: storage that grows, and slots that never move while they hold an
+//! object.
+//!
+//! ```text
+//!   links     [ next depth slot ][ next depth slot ] …       16 bytes a slot, never freed
+//!                            |                               before the pool is
+//!                            v
+//!   chunk     | header | object || header | object || …      released when all its slots
+//!             '------ slot ------'                           are vacant and trim asks
+//! ```
+//!
+//! What the lock-free stacks read of a slot that somebody else may have taken meanwhile
+//! is its link, and links stay where they are. So no link word overlaps an object, and a
+//! chunk can be given back without asking who still looks at it.
+//!
+//! # Invariants
+//!
+//! - S1: a slot's index is below `next_index`, its link exists, and its header carries it.
+//! - S2: a link's `slot` is not null while the slot is not in a dormant chunk.
+//! - S3: every slot is in exactly one place: the vacant stack, a dormant chunk, or the
+//!   hands (and stacks and caches) of the pool.
+
+use alloc::alloc::{alloc, dealloc, handle_alloc_error};
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use crate::segments::Segments;
+use crate::stack::{IndexStack, Link};
+use crate::sync::{AtomicPtr, Mutex, Ordering};
+
+/// In front of each object: which slot this is.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct SlotHeader {
+    /// Written once, before the slot is handed out for the first time.
+    index: u32,
+}
+
+/// A slot's words that outlive its chunk.
+#[derive(Debug, Default)]
+pub(crate) struct SlotLink {
+    link: Link,
+    slot: AtomicPtr<SlotHeader>,
+}
+
+impl AsRef<Link> for SlotLink {
+    fn as_ref(&self) -> &Link {
+        &self.link
+    }
+}
+
+/// Memory for `len` slots from index `first` on; `memory` is `None` while dormant.
+#[derive(Debug)]
+struct Chunk {
+    first: u32,
+    len: u32,
+    memory: Option<NonNull<u8>>,
+}
+
+/// What the growth lock protects.
+#[derive(Debug, Default)]
+struct Chunks {
+    all: Vec<Chunk>,
+    next_index: u32,
+}
+
+/// No more slots: the bound on slots is reached, or the index space is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoSlot;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    /// Layout of one slot: header and object, padded to a multiple of the alignment.
+    slot: Layout,
+    slots_per_chunk: u32,
+    most_slots: u32,
+    links: Segments<SlotLink>,
+    vacant: IndexStack,
+    chunks: Mutex<Chunks>,
+}
+
+// SAFETY: chunks are raw memory that this struct owns; the pointers to them are reached
+// under the lock or through atomics.
+unsafe impl Send for Storage {}
+// SAFETY: as for `Send`; what lies behind a slot's pointer is its holder's affair.
+unsafe impl Sync for Storage {}
+
+/// A chunk has about this many bytes, and at least one slot.
+const CHUNK_BYTES: usize = 64 * 1024;
+const MOST_SLOTS_PER_CHUNK: usize = 1024;
+
+impl Storage {
+    /// Storage for at most `most_slots` objects of `object`.
+    ///
+    /// # Panics
+    ///
+    /// If a slot does not fit into the address space.
+    pub(crate) fn new(object: Layout, most_slots: usize) -> Self {
+        let (slot, object_offset) = Layout::new::<SlotHeader>()
+            .extend(object)
+            .expect("an object of this size does not fit into the address space");
+        debug_assert_eq!(object_offset, Self::offset(object));
+        let slot = slot.pad_to_align();
+        let most_slots = u32::try_from(most_slots).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        let per_chunk = (CHUNK_BYTES / slot.size())
+            .clamp(1, MOST_SLOTS_PER_CHUNK)
+            .min(most_slots as usize)
+            .max(1);
+        Self {
+            slot,
+            slots_per_chunk: u32::try_from(per_chunk).unwrap_or(1),
+            most_slots,
+            links: Segments::new(),
+            vacant: IndexStack::new(),
+            chunks: Mutex::new(Chunks::default()),
+        }
+    }
+
+    /// Where the object of a slot starts.
+    #[inline(always)]
+    pub(crate) fn object(slot: NonNull<SlotHeader>, object: Layout) -> NonNull<u8> {
+        let offset = Self::offset(object);
+        // SAFETY: a slot is its header, padding up to `offset`, and the object: the sum is
+        // within the chunk (`new` computed the layout the same way).
+        unsafe { slot.cast::<u8>().add(offset) }
+    }
+
+    /// Distance from the header to the object; a constant once inlined.
+    #[inline(always)]
+    const fn offset(object: Layout) -> usize {
+        let align = object.align();
+        (size_of::<SlotHeader>() + align - 1) & !(align - 1)
+    }
+
+    /// A slot without an object.
+    pub(crate) fn take_vacant(&self) -> Result<NonNull<SlotHeader>, NoSlot> {
+        loop {
+            if let Some(index) = self.vacant.pop(&self.links) {
+                return Ok(self.slot(index));
+            }
+            self.grow()?;
+        }
+    }
+
+    /// Takes back a slot whose object is gone.
+    pub(crate) fn put_vacant(&self, slot: NonNull<SlotHeader>) {
+        self.vacant.push(&self.links, Self::index(slot), 1);
+    }
+
+    /// Pushes the slot on a stack that links through this storage.
+    pub(crate) fn push(&self, stack: &IndexStack, slot: NonNull<SlotHeader>) {
+        stack.push(&self.links, Self::index(slot), 1);
+    }
+
+    /// Pops a slot from a stack that links through this storage.
+    pub(crate) fn pop(&self, stack: &IndexStack) -> Option<NonNull<SlotHeader>> {
+        stack.pop(&self.links).map(|index| self.slot(index))
+    }
+
+    /// Slots on the stack; exact if nobody moves.
+    pub(crate) fn depth(&self, stack: &IndexStack) -> usize {
+        stack.depth(&self.links)
+    }
+
+    fn index(slot: NonNull<SlotHeader>) -> u32 {
+        // SAFETY: a slot pointer comes from `slot`, so its chunk is live (S3: the caller
+        // holds it) and its header is initialised and never written again (S1).
+        unsafe { slot.as_ref() }.index
+    }
+
+    fn slot(&self, index: u32) -> NonNull<SlotHeader> {
+        // Acquire: pairs with the Release in `open`. The stack's own Acquire covers it
+        // too; this one makes the load right on its own.
+        let slot = self.links.get(index).slot.load(Ordering::Acquire);
+        NonNull::new(slot).expect("a slot that was handed out has memory (S2)")
+    }
+
+    /// Adds a chunk of vacant slots, or revives a dormant one.
+    #[cold]
+    fn grow(&self) -> Result<(), NoSlot> {
+        let mut chunks = self.chunks.lock();
+        if self.vacant.depth(&self.links) > 0 {
+            // Somebody grew it, or trim put slots back, while we waited for the lock.
+            return Ok(());
+        }
+        let place = match chunks.all.iter().position(|chunk| chunk.memory.is_none()) {
+            Some(place) => place,
+            None => {
+                let first = chunks.next_index;
+                let len = self.slots_per_chunk.min(self.most_slots - first);
+                if len == 0 {
+                    return Err(NoSlot);
+                }
+                chunks.all.push(Chunk { first, len, memory: None });
+                chunks.next_index = first + len;
+                chunks.all.len() - 1
+            }
+        };
+        self.open(&mut chunks.all[place]);
+        Ok(())
+    }
+
+    /// Gives a dormant chunk memory and makes its slots vacant.
+    fn open(&self, chunk: &mut Chunk) {
+        let layout = self.chunk_layout(chunk.len);
+        // SAFETY: the layout has at least the header's size.
+        let memory = unsafe { alloc(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout);
+        };
+        chunk.memory = Some(memory);
+        for position in 0..chunk.len {
+            let index = chunk.first + position;
+            // SAFETY: `position < len`, so the slot lies within the allocation, which is
+            // aligned for headers and exclusively ours.
+            let slot = unsafe {
+                let slot = memory
+                    .add(position as usize * self.slot.size())
+                    .cast::<SlotHeader>();
+                slot.write(SlotHeader { index });
+                slot
+            };
+            // Release: pairs with the Acquire in `slot`.
+            self.links
+                .ensure(index)
+                .slot
+                .store(slot.as_ptr(), Ordering::Release);
+        }
+        // Highest first, so that slots are used from the lowest address on.
+        for position in (0..chunk.len).rev() {
+            self.vacant.push(&self.links, chunk.first + position, 1);
+        }
+    }
+
+    fn chunk_layout(&self, len: u32) -> Layout {
+        Layout::from_size_align(self.slot.size() * len as usize, self.slot.align())
+            .expect("chunks hold about 64 KiB or one object")
+    }
+
+    /// Gives the memory of wholly vacant chunks back. Returns bytes.
+    ///
+    /// Who wants a vacant slot meanwhile waits for the lock in `grow`.
+    pub(crate) fn release_vacant_chunks(&self) -> usize {
+        let mut chunks = self.chunks.lock();
+        let mut vacant = Vec::new();
+        while let Some(index) = self.vacant.pop(&self.links) {
+            vacant.push(index);
+        }
+        vacant.sort_unstable();
+        let mut released = 0;
+        let mut kept = Vec::new();
+        let mut rest = vacant.as_slice();
+        for chunk in &mut chunks.all {
+            let end = rest.partition_point(|&index| index < chunk.first + chunk.len);
+            let (here, later) = rest.split_at(end);
+            rest = later;
+            if here.len() == chunk.len as usize && chunk.memory.is_some() {
+                released += self.close(chunk);
+            } else {
+                kept.extend_from_slice(here);
+            }
+        }
+        for &index in kept.iter().rev() {
+            self.vacant.push(&self.links, index, 1);
+        }
+        released
+    }
+
+    /// Frees the memory of a chunk of which nobody holds a slot. Returns bytes.
+    fn close(&self, chunk: &mut Chunk) -> usize {
+        let Some(memory) = chunk.memory.take() else {
+            return 0;
+        };
+        for position in 0..chunk.len {
+            // Relaxed: nobody reads it before `open` stores it anew (S3).
+            self.links
+                .get(chunk.first + position)
+                .slot
+                .store(core::ptr::null_mut(), Ordering::Relaxed);
+        }
+        let layout = self.chunk_layout(chunk.len);
+        // SAFETY: allocated in `open` with this layout, taken out of the chunk, and every
+        // slot in it is vacant and in our hands.
+        unsafe { dealloc(memory.as_ptr(), layout) };
+        layout.size()
+    }
+
+    /// Bytes held for slots now.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunks = self.chunks.lock();
+        chunks
+            .all
+            .iter()
+            .filter(|chunk| chunk.memory.is_some())
+            .map(|chunk| self.chunk_layout(chunk.len).size())
+            .sum()
+    }
+}
+
+impl Drop for Storage {
+    /// Frees the memory of all chunks; objects in them are the pool's affair.
+    fn drop(&mut self) {
+        let mut chunks = core::mem::take(&mut *self.chunks.lock());
+        for chunk in &mut chunks.all {
+            self.close(chunk);
+        }
+    }
+}

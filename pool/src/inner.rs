@@ -1,0 +1,438 @@
+//! A pool of objects of one type: the shared part, the recycler, and what happens to an
+//! object at get and return.
+//!
+//! Functions that return something take a pointer instead of a reference: the pool may go
+//! away with the object that is given back.
+//!
+//! # Invariants
+//!
+//! - O1: a slot that is idle or in the hands of a user holds a valid object; a vacant slot
+//!   holds none.
+//! - O2: an `Inner` lives until the pool's handle is closed and the last object is gone;
+//!   whoever takes the count to zero frees it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::mem::{self, ManuallyDrop, MaybeUninit};
+use core::panic::Location;
+use core::pin::Pin;
+use core::ptr::NonNull;
+use core::task::Waker;
+
+use crate::cache::{Cache, PushFailed};
+use crate::chunk::{SlotHeader, Storage};
+use crate::holders::Holders;
+use crate::recycle::{DropReason, Keep, Place, Recycle};
+use crate::shared::{Limits, Put, Shared};
+use crate::wait::Grant;
+
+#[cfg(feature = "std")]
+use crate::thread::{self, Key, KeyRef};
+
+pub(crate) type Slot = NonNull<SlotHeader>;
+
+/// See the module.
+pub(crate) struct Inner<T, R> {
+    pub(crate) shared: Shared,
+    #[cfg(feature = "std")]
+    key: Key,
+    recycle: R,
+    pub(crate) name: &'static str,
+    pub(crate) holders: Option<Holders>,
+    #[cfg(feature = "std")]
+    decay: Option<crate::decay::Decay>,
+    objects: PhantomData<T>,
+}
+
+/// What [`Inner::new`] needs to know.
+pub(crate) struct Options {
+    pub(crate) capacity: usize,
+    pub(crate) retain: usize,
+    pub(crate) name: &'static str,
+    pub(crate) track_holders: bool,
+    #[cfg(feature = "std")]
+    pub(crate) idle_decay: Option<core::time::Duration>,
+}
+
+impl<T, R: Recycle<T>> Inner<T, R> {
+    const LAYOUT: Layout = Layout::new::<T>();
+
+    pub(crate) fn new(options: &Options, recycle: R) -> NonNull<Self> {
+        let limits = Limits::new(
+            Self::LAYOUT,
+            options.capacity,
+            options.retain,
+            !options.track_holders,
+        );
+        let inner = Box::new(Self {
+            shared: Shared::new(Self::LAYOUT, limits),
+            #[cfg(feature = "std")]
+            key: Key::new(),
+            recycle,
+            name: options.name,
+            holders: options.track_holders.then(Holders::new),
+            #[cfg(feature = "std")]
+            decay: options.idle_decay.map(crate::decay::Decay::new),
+            objects: PhantomData,
+        });
+        NonNull::from(Box::leak(inner))
+    }
+
+    /// The object of a slot.
+    #[inline(always)]
+    pub(crate) fn object(slot: Slot) -> NonNull<T> {
+        Storage::object(slot, Self::LAYOUT).cast()
+    }
+
+    /// Takes an idle slot from the calling thread's cache.
+    #[inline(always)]
+    pub(crate) fn take_hot(&self) -> Option<Slot> {
+        #[cfg(feature = "std")]
+        return thread::with_hot(self.key.copy(), Cache::pop);
+        #[cfg(not(feature = "std"))]
+        None
+    }
+
+    /// Takes up to `count` idle slots from the calling thread's cache.
+    #[inline]
+    pub(crate) fn take_hot_many(&self, count: usize, take: impl FnMut(Slot)) {
+        #[cfg(feature = "std")]
+        let _ = thread::with_hot(self.key.copy(), |cache| Some(cache.pop_many(count, take)));
+        #[cfg(not(feature = "std"))]
+        let _ = (count, take);
+    }
+
+    /// The cache of the calling thread, made if need be.
+    fn cache(&self) -> Option<Arc<Cache>> {
+        #[cfg(feature = "std")]
+        // SAFETY: `self` is borrowed, so the pool is live now; `close` marks the caches.
+        return unsafe { thread::cache(self.key.copy(), NonNull::from(&self.shared)) };
+        #[cfg(not(feature = "std"))]
+        None
+    }
+
+    /// Looks everywhere for an idle slot, or gets the permit to create an object.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take_slow(&self) -> Option<Grant> {
+        self.tick();
+        self.shared.take_slow(self.cache().as_deref())
+    }
+
+    /// Lets the decay look at the clock.
+    fn tick(&self) {
+        #[cfg(feature = "std")]
+        if let Some(decay) = &self.decay
+            && let Some(mut epoch) = decay.begin_epoch()
+        {
+            let this = NonNull::from(self);
+            epoch.low = self.shared.decay(epoch.last_low, |slot| {
+                // SAFETY: idle slots that were taken out; the pool is open (`&self` came
+                // from its handle), so it does not go with them.
+                unsafe { Self::destroy(this, slot, DropReason::Idle) };
+            });
+        }
+    }
+
+    /// Creates an object with a permit. The permit is given back if that fails.
+    pub(crate) fn create(&self) -> Result<Slot, R::Error> {
+        let slot = match self.shared.storage().take_vacant() {
+            Ok(slot) => slot,
+            Err(_) => {
+                wake_all(self.release_open_permit());
+                panic!("a pool holds at most 2³² − 2 objects");
+            }
+        };
+        let unfinished = Unfinished { inner: self, slot };
+        self.fill(slot)?;
+        mem::forget(unfinished);
+        self.shared.counters.note_created();
+        Ok(slot)
+    }
+
+    /// Runs the recycler on an empty slot; generic in the brand, so that each call has its
+    /// own.
+    fn fill(&self, slot: Slot) -> Result<(), R::Error> {
+        let mut place = Self::object(slot).cast::<MaybeUninit<T>>();
+        // SAFETY: the slot is vacant and ours, so its object is unused memory of this type.
+        let place = unsafe { place.as_mut() };
+        self.recycle.create(Place::new(place))?.into_filled();
+        Ok(())
+    }
+
+    /// Puts an object that was made elsewhere into a slot, with a permit.
+    pub(crate) fn place(&self, object: T) -> Slot {
+        let slot = self
+            .shared
+            .storage()
+            .take_vacant()
+            .expect("a pool holds at most 2³² − 2 objects");
+        // SAFETY: the slot is vacant and ours.
+        unsafe { Self::object(slot).write(object) };
+        slot
+    }
+
+    /// Gives back a permit while the pool is open.
+    pub(crate) fn release_open_permit(&self) -> Vec<Waker> {
+        let mut wake = Vec::new();
+        let last = self.shared.release_permit(&mut wake);
+        debug_assert!(!last, "the handle is open");
+        wake
+    }
+
+    /// A returned object: reset, kept or dropped.
+    ///
+    /// # Safety
+    ///
+    /// - `inner` is live, and `slot` is one of its slots with an object that the caller owns.
+    /// - Neither is used afterwards: the pool may be gone.
+    #[inline]
+    pub(crate) unsafe fn put(inner: NonNull<Self>, slot: Slot) {
+        {
+            let panicked = Panicked { inner, slot };
+            // SAFETY: live by contract, and as long as the slot is ours (O2).
+            let recycle = unsafe { &inner.as_ref().recycle };
+            let mut object = Self::object(slot);
+            // SAFETY: ours, valid (O1); it does not move until it is dropped, unless it is
+            // `Unpin`: no other interface hands out `&mut T` otherwise.
+            recycle.reset(unsafe { Pin::new_unchecked(object.as_mut()) });
+            // SAFETY: ours, valid.
+            let keep = recycle.keep(unsafe { object.as_ref() });
+            mem::forget(panicked);
+            if let Keep::Drop(reason) = keep {
+                // SAFETY: by contract.
+                unsafe { Self::destroy(inner, slot, reason) };
+                return;
+            }
+        }
+        #[cfg(feature = "std")]
+        {
+            // SAFETY: live: the slot is still ours. The key is copied, for after the push
+            // nothing of the pool may be touched.
+            let key = unsafe { inner.as_ref() }.key.copy();
+            match thread::with_hot(key, |cache| Some(cache.push(slot))) {
+                Some(Ok(())) => {}
+                // SAFETY: by contract; whether the slot is still ours is found out there.
+                Some(Err(failed)) => unsafe { Self::put_slow(inner, slot, key, Some(failed)) },
+                // SAFETY: as above.
+                None => unsafe { Self::put_slow(inner, slot, key, None) },
+            }
+        }
+        #[cfg(not(feature = "std"))]
+        // SAFETY: by contract.
+        unsafe {
+            Self::put_ours(inner, slot, None);
+        }
+    }
+
+    /// The push on the fast path failed.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`]; `failed` is what the push said.
+    #[cfg(feature = "std")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn put_slow(inner: NonNull<Self>, slot: Slot, key: KeyRef, failed: Option<PushFailed>) {
+        if let Some(PushFailed::Frozen(index)) = failed {
+            // Whoever froze the cache may have the slot, and the pool may be gone with it:
+            // only the cache, which is the thread's, may be touched to find out.
+            let ours = thread::with_hot(key, |cache| {
+                let mut held = cache.lock();
+                let ours = cache.settle_push(&mut held, index);
+                cache.normalise(&mut held);
+                Some(ours)
+            });
+            if ours != Some(true) {
+                return;
+            }
+        }
+        // SAFETY: the slot is ours, so the pool is live.
+        let cache = unsafe { thread::cache(key, NonNull::from(&inner.as_ref().shared)) };
+        // SAFETY: by contract.
+        unsafe { Self::put_ours(inner, slot, cache.as_deref()) };
+    }
+
+    /// Returns a slot under the lock of `cache`, or of the registry.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`].
+    pub(crate) unsafe fn put_ours(inner: NonNull<Self>, slot: Slot, cache: Option<&Cache>) {
+        let mut wake = Vec::new();
+        // SAFETY: the slot is ours, so the pool is live; while the lock is held it stays so.
+        let this = unsafe { inner.as_ref() };
+        if let Some(holders) = &this.holders {
+            holders.forget(slot);
+        }
+        let shared = &this.shared;
+        let put = match cache {
+            Some(cache) => {
+                let mut held = cache.lock();
+                shared.put_locked(cache, &mut held, slot, &mut wake)
+            }
+            None => shared.put_shared(slot, &mut wake),
+        };
+        let reason = match put {
+            Put::Done => None,
+            Put::Surplus => Some(DropReason::Surplus),
+            Put::Closed => Some(DropReason::Closed),
+        };
+        wake_all(wake);
+        if let Some(reason) = reason {
+            // SAFETY: the slot was left with us.
+            unsafe { Self::destroy(inner, slot, reason) };
+        }
+    }
+
+    /// Gives back a slot whose object is ready, without reset: the caller never had it.
+    pub(crate) fn put_unused(&self, slot: Slot) {
+        // SAFETY: `self` is borrowed from the open pool, so it does not go away.
+        unsafe { Self::put_ours(NonNull::from(self), slot, self.cache().as_deref()) };
+    }
+
+    /// Drops the object of a slot for good.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`].
+    #[cold]
+    pub(crate) unsafe fn destroy(inner: NonNull<Self>, slot: Slot, reason: DropReason) {
+        // Also if the destructor panics.
+        let _gone = Gone {
+            inner,
+            slot,
+            reason,
+        };
+        // SAFETY: ours, valid, and dropped once: `Gone` makes the slot vacant.
+        unsafe { Self::object(slot).drop_in_place() };
+    }
+
+    /// Takes the object of a slot out for good.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`].
+    pub(crate) unsafe fn detach(inner: NonNull<Self>, slot: Slot) -> T {
+        let _gone = Gone {
+            inner,
+            slot,
+            reason: DropReason::Detached,
+        };
+        // SAFETY: ours, valid, and read once: `Gone` makes the slot vacant.
+        unsafe { Self::object(slot).read() }
+    }
+
+    /// Closes the pool's handle: drops what is idle, and the pool itself if nothing is out.
+    ///
+    /// # Safety
+    ///
+    /// Called by the owner of the handle, which nobody borrows; not used afterwards, but
+    /// for calling it again after a panic.
+    pub(crate) unsafe fn close(inner: NonNull<Self>) {
+        // SAFETY: live: the handle is open.
+        let shared = unsafe { &inner.as_ref().shared };
+        let last = shared.close(|slot| {
+            // SAFETY: an idle slot that was taken out; the handle keeps the pool.
+            unsafe { Self::destroy(inner, slot, DropReason::Closed) };
+        });
+        if last {
+            // SAFETY: the last reference is gone (O2).
+            unsafe { Self::free(inner) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The count of references has reached zero, and the caller saw it.
+    unsafe fn free(inner: NonNull<Self>) {
+        // SAFETY: leaked from a box in `new`, used by nobody any more.
+        drop(unsafe { Box::from_raw(inner.as_ptr()) });
+    }
+
+    /// Drops every idle object and gives memory back. Returns how many objects.
+    pub(crate) fn trim(&self) -> usize {
+        let mut dropped = 0;
+        self.shared.trim(|slot| {
+            dropped += 1;
+            // SAFETY: an idle slot that was taken out; the pool is open.
+            unsafe { Self::destroy(NonNull::from(self), slot, DropReason::Idle) };
+        });
+        self.shared.storage().release_vacant_chunks();
+        dropped
+    }
+
+    /// Notes who holds a slot, if holders are tracked.
+    #[inline]
+    pub(crate) fn note_holder(&self, slot: Slot, location: &'static Location<'static>) {
+        if let Some(holders) = &self.holders {
+            holders.note(slot, location);
+        }
+    }
+}
+
+pub(crate) fn wake_all(wake: Vec<Waker>) {
+    wake.into_iter().for_each(Waker::wake);
+}
+
+/// A slot whose object was not created: back to the vacant ones, the permit too.
+struct Unfinished<'i, T, R: Recycle<T>> {
+    inner: &'i Inner<T, R>,
+    slot: Slot,
+}
+
+impl<T, R: Recycle<T>> Drop for Unfinished<'_, T, R> {
+    fn drop(&mut self) {
+        self.inner.shared.storage().put_vacant(self.slot);
+        wake_all(self.inner.release_open_permit());
+    }
+}
+
+/// A slot on whose object the recycler panics.
+struct Panicked<T, R: Recycle<T>> {
+    inner: NonNull<Inner<T, R>>,
+    slot: Slot,
+}
+
+impl<T, R: Recycle<T>> Drop for Panicked<T, R> {
+    fn drop(&mut self) {
+        // SAFETY: made in `put`, by whose contract the slot is ours and not used again.
+        unsafe { Inner::destroy(self.inner, self.slot, DropReason::Panicked) };
+    }
+}
+
+/// A slot whose object is gone.
+struct Gone<T, R: Recycle<T>> {
+    inner: NonNull<Inner<T, R>>,
+    slot: Slot,
+    reason: DropReason,
+}
+
+impl<T, R: Recycle<T>> Drop for Gone<T, R> {
+    fn drop(&mut self) {
+        let mut wake = Vec::new();
+        let last = {
+            // SAFETY: our permit keeps the pool until `release_permit`.
+            let inner = unsafe { self.inner.as_ref() };
+            if let Some(holders) = &inner.holders {
+                holders.forget(self.slot);
+            }
+            inner.shared.counters.note_dropped(self.reason);
+            inner.shared.storage().put_vacant(self.slot);
+            inner.shared.release_permit(&mut wake)
+        };
+        if last {
+            // SAFETY: `release_permit` said that it was the last.
+            unsafe { Inner::free(self.inner) };
+        }
+        wake_all(wake);
+    }
+}
+
+/// A slot on its way out of a guard that must not return it.
+pub(crate) fn disarm<G>(guard: G) -> ManuallyDrop<G> {
+    ManuallyDrop::new(guard)
+}

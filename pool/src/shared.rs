@@ -1,0 +1,617 @@
+//! What the threads of a pool share, and how slots move between them. Knows nothing of
+//! the objects' type.
+//!
+//! A pool is in one of two modes:
+//!
+//! | mode | gets and returns | when |
+//! |---|---|---|
+//! | *plenty* | each thread's cache, whole magazines through the depot | normally |
+//! | *scarce* | one loose stack, slot by slot; all caches are frozen and empty | a bounded pool had nothing left in depot and cache, or somebody waits |
+//!
+//! The bound is kept by counting what exists, at creation and drop; gets and returns do
+//! not count. So "empty" may only be said when no object is idle anywhere, and that is
+//! found out by going to the scarce mode: with all cache locks held and all caches frozen
+//! and emptied onto the loose stack, one look at that stack is exact.
+//!
+//! # Invariants
+//!
+//! - P1: objects that exist or are being created never exceed `capacity`.
+//! - P2: in scarce mode every idle slot is on the loose stack or in the hands of one call.
+//! - P3: the mode changes under the registry lock with all cache locks held (to scarce), or
+//!   under the registry and the queue lock with nobody waiting (to plenty).
+//! - P4: a waiter in the queue implies scarce mode, or a thread on its way there.
+//!
+//! Locks, in order: registry, caches, queue, waiter.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::task::Waker;
+
+use crate::cache::{CACHE_SLOTS, Cache, CacheState};
+use crate::chunk::{SlotHeader, Storage};
+use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
+use crate::metrics::{Counters, Metrics};
+use crate::sync::{
+    AtomicU64, AtomicUsize, Mutex, Ordering, asymmetric_fences_work, fence, heavy_barrier,
+};
+use crate::wait::{Grant, WaitQueue, Waiter};
+
+/// In `live`: the pool's own handle, beside the objects.
+const HANDLE: usize = 1 << (usize::BITS - 1);
+/// Bytes of objects that one cache may hold, about.
+const CACHE_BYTES: usize = 1 << 20;
+/// Slow calls in scarce mode before plenty is tried again; doubles each time.
+const FIRST_SCARCE_CALLS: u64 = 64;
+const MOST_SCARCE_CALLS: u64 = 1 << 16;
+
+/// The sizes that follow from a pool's options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most objects that may exist; `usize::MAX` for no bound.
+    pub(crate) capacity: usize,
+    /// Most idle objects to keep in the depot.
+    pub(crate) retain: usize,
+    /// Slots that move between cache and depot at once.
+    pub(crate) magazine: usize,
+    /// Whether threads use their caches at all.
+    pub(crate) caches_open: bool,
+}
+
+impl Limits {
+    pub(crate) fn new(object: Layout, capacity: usize, retain: usize, caches: bool) -> Self {
+        let by_bytes = CACHE_BYTES / 2 / object.size().max(1);
+        Self {
+            capacity: capacity.min(HANDLE - 1),
+            retain,
+            magazine: by_bytes.min(capacity / 4).clamp(1, MAGAZINE_SLOTS),
+            caches_open: caches && asymmetric_fences_work(),
+        }
+    }
+
+    fn cache(&self) -> usize {
+        (2 * self.magazine).min(CACHE_SLOTS)
+    }
+}
+
+/// Every cache of the pool.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    caches: Vec<Arc<Cache>>,
+    closed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    limits: Limits,
+    storage: Storage,
+    depot: Depot,
+    /// Objects that exist or are being created, and [`HANDLE`].
+    live: AtomicUsize,
+    /// Changes of mode so far; odd: scarce.
+    mode: AtomicU64,
+    scarce_calls: AtomicU64,
+    scarce_limit: AtomicU64,
+    registry: Mutex<Registry>,
+    queue: WaitQueue,
+    pub(crate) counters: Counters,
+}
+
+fn is_scarce(mode: u64) -> bool {
+    mode % 2 == 1
+}
+
+/// What becomes of a slot that was to be returned.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The pool has it. Nothing of the pool may be touched any more: it may be gone.
+    Done,
+    /// The caller drops the object: more are idle than are retained.
+    Surplus,
+    /// The caller drops the object: the pool is closed.
+    Closed,
+}
+
+impl Shared {
+    pub(crate) fn new(object: Layout, limits: Limits) -> Self {
+        Self {
+            limits,
+            storage: Storage::new(object, limits.capacity),
+            depot: Depot::new(),
+            live: AtomicUsize::new(HANDLE),
+            mode: AtomicU64::new(0),
+            scarce_calls: AtomicU64::new(0),
+            scarce_limit: AtomicU64::new(FIRST_SCARCE_CALLS),
+            registry: Mutex::new(Registry::default()),
+            queue: WaitQueue::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// A cache for the calling thread: one that an exited thread left, or a new one.
+    /// `None` once the pool is closed.
+    pub(crate) fn attach(&self) -> Option<Arc<Cache>> {
+        let mut registry = self.registry.lock();
+        if registry.closed {
+            return None;
+        }
+        if let Some(cache) = registry.caches.iter().find(|cache| cache.adopt()) {
+            return Some(Arc::clone(cache));
+        }
+        let cache = Arc::new(Cache::new(self.limits.cache()));
+        registry.caches.push(Arc::clone(&cache));
+        Some(cache)
+    }
+
+    /// The owner of `cache` exits: its slots go to the depot.
+    ///
+    /// # Safety
+    ///
+    /// `shared` was live when the cache was attached to it and was freed, if at all, after
+    /// [`Shared::close`].
+    pub(crate) unsafe fn abandon(shared: NonNull<Self>, cache: &Cache) {
+        let mut held = cache.lock();
+        if held.closed {
+            return;
+        }
+        // SAFETY: the cache is not closed, and closing waits for its lock: the pool is
+        // live until we release it.
+        let shared = unsafe { shared.as_ref() };
+        // In scarce mode a cache is empty but for what a call in flight left, and the owner
+        // has no call in flight.
+        shared.drain_to_depot(cache, &mut held);
+        cache.normalise(&mut held);
+        cache.abandon(&mut held);
+    }
+
+    /// Freezes a cache and moves its slots to the depot, by magazines.
+    fn drain_to_depot(&self, cache: &Cache, held: &mut CacheState) {
+        let mut magazine = self.depot.empty();
+        cache.drain(held, |slot| self.load(&mut magazine, slot));
+        self.depot.put(magazine);
+    }
+
+    /// Puts a slot into a magazine; a full one is shared and replaced.
+    fn load(&self, magazine: &mut Held, slot: NonNull<SlotHeader>) {
+        if self.depot.load(magazine, slot) == self.limits.magazine {
+            let full = core::mem::replace(magazine, self.depot.empty());
+            self.depot.put(full);
+        }
+    }
+
+    /// Shares slots with objects that nobody has used yet.
+    pub(crate) fn put_many_unused(&self, slots: &[NonNull<SlotHeader>]) -> Vec<Waker> {
+        let _registry = self.registry.lock();
+        let mut wake = Vec::new();
+        // Relaxed: the mode changes under the registry lock (P3).
+        if is_scarce(self.mode.load(Ordering::Relaxed)) {
+            for &slot in slots {
+                self.depot.put_loose(&self.storage, slot);
+            }
+            self.serve(&mut wake);
+        } else {
+            let mut magazine = self.depot.empty();
+            for &slot in slots {
+                self.load(&mut magazine, slot);
+            }
+            self.depot.put(magazine);
+        }
+        wake
+    }
+
+    /// Takes the right to create an object, if the bound allows it.
+    pub(crate) fn reserve(&self) -> bool {
+        // Relaxed, both: a counter; what creation does is published by other means.
+        self.live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                ((live & !HANDLE) < self.limits.capacity).then_some(live + 1)
+            })
+            .is_ok()
+    }
+
+    /// The calling thread's fast path failed to take a slot: looks everywhere.
+    #[cold]
+    pub(crate) fn take_slow(&self, cache: Option<&Cache>) -> Option<Grant> {
+        self.counters.note_miss();
+        loop {
+            // Acquire: pairs with the Release at the changes of mode.
+            let mode = self.mode.load(Ordering::Acquire);
+            if is_scarce(mode) {
+                match self.take_scarce(mode) {
+                    Ok(answer) => return answer,
+                    Err(ModeChanged) => continue,
+                }
+            }
+            let idle = match cache {
+                Some(cache) => self.refill(cache),
+                None => self.take_shared(),
+            };
+            if let Some(slot) = idle {
+                return Some(Grant::Idle(slot));
+            }
+            if self.reserve() {
+                return Some(Grant::Permit);
+            }
+            self.become_scarce();
+        }
+    }
+
+    /// Fills the owner's cache from the depot and takes one slot.
+    fn refill(&self, cache: &Cache) -> Option<NonNull<SlotHeader>> {
+        let mut held = cache.lock();
+        cache.normalise(&mut held);
+        // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
+        if is_scarce(self.mode.load(Ordering::Relaxed)) {
+            // What a push in flight left here belongs to all now.
+            return cache.pop_locked(&mut held);
+        }
+        if self.limits.caches_open {
+            cache.thaw(&mut held);
+        }
+        if let Some(slot) = cache.pop_locked(&mut held) {
+            return Some(slot);
+        }
+        self.depot.take(&self.storage, |slot| {
+            if !cache.push_locked(&mut held, slot) {
+                self.depot.put_loose(&self.storage, slot);
+            }
+        });
+        cache
+            .pop_locked(&mut held)
+            .or_else(|| self.depot.take_loose(&self.storage))
+    }
+
+    /// Takes one slot for a thread without a cache.
+    fn take_shared(&self) -> Option<NonNull<SlotHeader>> {
+        if let Some(slot) = self.depot.take_loose(&self.storage) {
+            return Some(slot);
+        }
+        // The lock: nobody may find the depot empty while we have a magazine's rest in
+        // hands (P2).
+        let _registry = self.registry.lock();
+        let mut first = None;
+        self.depot.take(&self.storage, |slot| match first {
+            None => first = Some(slot),
+            Some(_) => self.depot.put_loose(&self.storage, slot),
+        });
+        first.or_else(|| self.depot.take_loose(&self.storage))
+    }
+
+    /// Takes a loose slot or a permit in scarce mode.
+    fn take_scarce(&self, mode: u64) -> Result<Option<Grant>, ModeChanged> {
+        // Relaxed: a count that decides only when to try plenty again.
+        let calls = self.scarce_calls.fetch_add(1, Ordering::Relaxed);
+        if calls >= self.scarce_limit.load(Ordering::Relaxed) && self.try_become_plenty() {
+            return Err(ModeChanged);
+        }
+        if self.queue.len() > 0 {
+            // What is idle belongs to those who wait.
+            return Ok(None);
+        }
+        loop {
+            if let Some(slot) = self.depot.take_loose(&self.storage) {
+                return Ok(Some(Grant::Idle(slot)));
+            }
+            if self.reserve() {
+                return Ok(Some(Grant::Permit));
+            }
+            // Once more, now that nothing can be created.
+            if let Some(slot) = self.depot.take_loose(&self.storage) {
+                return Ok(Some(Grant::Idle(slot)));
+            }
+            // Acquire: after both looks. If neither mode nor count has changed, there was a
+            // moment at which nothing was idle and nothing could be created.
+            if self.mode.load(Ordering::Acquire) != mode {
+                return Err(ModeChanged);
+            }
+            if self.live() >= self.limits.capacity {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Objects that exist or are being created.
+    pub(crate) fn live(&self) -> usize {
+        // Acquire: objects that were dropped before are gone.
+        self.live.load(Ordering::Acquire) & !HANDLE
+    }
+
+    /// Freezes and empties every cache; all idle slots become loose.
+    #[cold]
+    pub(crate) fn become_scarce(&self) {
+        let registry = self.registry.lock();
+        // Relaxed: changed under the registry lock only.
+        if is_scarce(self.mode.load(Ordering::Relaxed)) {
+            return;
+        }
+        self.counters.note_steal();
+        let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+        self.empty_caches(&registry, &mut held);
+        while self.depot.take(&self.storage, |slot| {
+            self.depot.put_loose(&self.storage, slot);
+        }) > 0
+        {}
+        // Relaxed: see `take_scarce`.
+        self.scarce_calls.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire loads of the mode.
+        self.mode.fetch_add(1, Ordering::Release);
+    }
+
+    /// Moves what is in the caches onto the loose stack; all locks are held.
+    fn empty_caches(&self, registry: &Registry, held: &mut [crate::sync::MutexGuard<'_, CacheState>]) {
+        for (cache, held) in registry.caches.iter().zip(&mut *held) {
+            cache.freeze(held);
+        }
+        heavy_barrier();
+        for (cache, held) in registry.caches.iter().zip(&mut *held) {
+            cache.take_all(held, |slot| {
+                self.depot.put_loose(&self.storage, slot);
+            });
+        }
+    }
+
+    /// Back to plenty, if nobody waits and half of the objects are idle.
+    fn try_become_plenty(&self) -> bool {
+        // Relaxed, here and below: see `take_scarce`.
+        self.scarce_calls.store(0, Ordering::Relaxed);
+        if 2 * self.depot.loose(&self.storage) < self.limits.capacity {
+            return false;
+        }
+        let Some(_registry) = self.registry.try_lock() else {
+            return false;
+        };
+        let queue = self.queue.lock();
+        if !queue.is_empty() || !is_scarce(self.mode.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let limit = self.scarce_limit.load(Ordering::Relaxed);
+        let limit = (2 * limit).min(MOST_SCARCE_CALLS);
+        self.scarce_limit.store(limit, Ordering::Relaxed);
+        // Release: as in `become_scarce`.
+        self.mode.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// The owner's push failed and its slot is its own again: returns it under the lock.
+    ///
+    /// The pool may be gone as soon as the lock is released after [`Put::Done`].
+    pub(crate) fn put_locked(
+        &self,
+        cache: &Cache,
+        held: &mut CacheState,
+        slot: NonNull<SlotHeader>,
+        wake: &mut Vec<Waker>,
+    ) -> Put {
+        cache.normalise(held);
+        if held.closed {
+            return Put::Closed;
+        }
+        // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
+        if is_scarce(self.mode.load(Ordering::Relaxed)) || !self.limits.caches_open {
+            if self.is_surplus() {
+                return Put::Surplus;
+            }
+            self.depot.put_loose(&self.storage, slot);
+            self.serve(wake);
+            return Put::Done;
+        }
+        cache.thaw(held);
+        if cache.push_locked(held, slot) {
+            return Put::Done;
+        }
+        if self.is_surplus() {
+            return Put::Surplus;
+        }
+        let magazine = self.depot.empty();
+        cache.take_oldest(held, self.limits.magazine, |oldest| {
+            self.depot.load(&magazine, oldest);
+        });
+        self.depot.put(magazine);
+        let fits = cache.push_locked(held, slot);
+        debug_assert!(fits, "a magazine was just taken out");
+        Put::Done
+    }
+
+    /// Returns a slot from a thread without a cache.
+    pub(crate) fn put_shared(&self, slot: NonNull<SlotHeader>, wake: &mut Vec<Waker>) -> Put {
+        // The lock keeps the pool from closing, and so from going away, until we are done.
+        let registry = self.registry.lock();
+        if registry.closed {
+            return Put::Closed;
+        }
+        if self.is_surplus() {
+            return Put::Surplus;
+        }
+        self.depot.put_loose(&self.storage, slot);
+        self.serve(wake);
+        Put::Done
+    }
+
+    /// Whether one more idle object would be more than are retained.
+    fn is_surplus(&self) -> bool {
+        let retain = self.limits.retain;
+        retain != usize::MAX && self.depot.idle(&self.storage) >= retain
+    }
+
+    /// Hands loose slots and free permits to those who wait. Called by whoever has made
+    /// one loose, and by whoever has joined the queue.
+    ///
+    /// Both give first and look then, with a fence between: if the giver's look at the
+    /// queue misses the waiter, the waiter's look at the stack finds the slot.
+    pub(crate) fn serve(&self, wake: &mut Vec<Waker>) {
+        // Pairs with the fence of the other caller of this function.
+        fence(Ordering::SeqCst);
+        if self.queue.len() == 0 {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        while !queue.is_empty() {
+            if let Some(slot) = self.depot.take_loose(&self.storage) {
+                queue.grant(Grant::Idle(slot), wake);
+            } else if self.reserve() {
+                queue.grant(Grant::Permit, wake);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Joins the queue. The grant may come at once.
+    pub(crate) fn wait(&self, waker: &Waker, wake: &mut Vec<Waker>) -> Arc<Waiter> {
+        let waiter = self.queue.lock().join(waker.clone());
+        // Whatever is idle in caches becomes loose, and from now on every return looks at
+        // the queue (P4).
+        self.become_scarce();
+        self.serve(wake);
+        waiter
+    }
+
+    /// Leaves the queue; a grant that came first goes to the next.
+    pub(crate) fn stop_waiting(&self, waiter: &Arc<Waiter>) -> Option<Grant> {
+        self.queue.leave(waiter)
+    }
+
+    /// An object is gone, or was not created: its permit goes to who waits, or back.
+    /// Returns whether the pool was closed and this was its last object: then the caller
+    /// frees it.
+    pub(crate) fn release_permit(&self, wake: &mut Vec<Waker>) -> bool {
+        // Relaxed: looked at again under the lock.
+        if self.live.load(Ordering::Relaxed) & HANDLE != 0 {
+            let mut queue = self.queue.lock();
+            // Relaxed: the handle goes under this lock.
+            if self.live.load(Ordering::Relaxed) & HANDLE != 0 {
+                if queue.is_empty() {
+                    // Release: pairs with the Acquire in `live` and below.
+                    self.live.fetch_sub(1, Ordering::Release);
+                } else {
+                    queue.grant(Grant::Permit, wake);
+                }
+                return false;
+            }
+        }
+        self.drop_reference()
+    }
+
+    /// One object, or the closing call, less.
+    fn drop_reference(&self) -> bool {
+        // AcqRel: what others did before they gave theirs up happens before the pool is
+        // freed by the last.
+        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Closes the pool: from now on what comes back is dropped by who brings it. Passes
+    /// every idle slot to `drop_idle`, which drops the object and releases its permit.
+    /// Returns whether the caller frees the pool.
+    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<SlotHeader>)) -> bool {
+        {
+            let mut registry = self.registry.lock();
+            registry.closed = true;
+            let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+            self.empty_caches(&registry, &mut held);
+            for held in &mut held {
+                held.closed = true;
+            }
+            drop(held);
+            registry.caches.clear();
+        }
+        self.drain_depot(&mut drop_idle);
+        {
+            let _queue = self.queue.lock();
+            // AcqRel: as in `drop_reference`. One reference more for ourselves, so that
+            // nobody frees the pool before the lock is released.
+            self.live.fetch_sub(HANDLE - 1, Ordering::AcqRel);
+        }
+        self.drop_reference()
+    }
+
+    fn drain_depot(&self, pass: &mut impl FnMut(NonNull<SlotHeader>)) {
+        while let Some(slot) = self.take_shared() {
+            pass(slot);
+        }
+    }
+
+    /// Makes all idle slots loose and passes them on one by one; caches open again when
+    /// their owners come by.
+    pub(crate) fn trim(&self, mut pass: impl FnMut(NonNull<SlotHeader>)) {
+        {
+            let registry = self.registry.lock();
+            let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+            self.empty_caches(&registry, &mut held);
+        }
+        self.drain_depot(&mut pass);
+        self.storage.release_vacant_chunks();
+    }
+
+    /// One epoch of the decay: caches whose owners did nothing since the last one are
+    /// emptied, and what was not needed for two epochs is passed on to be dropped.
+    /// `last_low` is the low watermark of the epoch before; returns this one's.
+    pub(crate) fn decay(
+        &self,
+        last_low: usize,
+        mut pass: impl FnMut(NonNull<SlotHeader>),
+    ) -> usize {
+        self.drain_sleepers();
+        let low = self.depot.low_watermark(&self.storage);
+        let surplus = low.min(last_low);
+        let mut dropped = 0;
+        while dropped < surplus {
+            let taken = match self.depot.take(&self.storage, &mut pass) {
+                0 => self.depot.take_loose(&self.storage).map_or(0, |slot| {
+                    pass(slot);
+                    1
+                }),
+                taken => taken,
+            };
+            if taken == 0 {
+                break;
+            }
+            dropped += taken;
+        }
+        if dropped > 0 {
+            self.storage.release_vacant_chunks();
+        }
+        low.saturating_sub(dropped)
+    }
+
+    /// Empties the caches of threads that did nothing since the last call.
+    fn drain_sleepers(&self) {
+        let registry = self.registry.lock();
+        for cache in &registry.caches {
+            let mut held = cache.lock();
+            let word = cache.word_hint();
+            // In scarce mode every cache is frozen, and the mode does not become scarce
+            // while we hold the registry (P3): the magazines do not break P2.
+            if held.word_seen == word && !cache.is_frozen() && cache.len(&held) > 0 {
+                self.drain_to_depot(cache, &mut held);
+            }
+            held.word_seen = word;
+        }
+    }
+
+    /// Fills in the figures that are known here.
+    pub(crate) fn read_metrics(&self, metrics: &mut Metrics) {
+        self.counters.read(metrics);
+        let registry = self.registry.lock();
+        let mut cached = 0;
+        for cache in &registry.caches {
+            let held = cache.lock();
+            metrics.hits += cache.hits(&held);
+            cached += cache.len(&held);
+        }
+        metrics.caches = registry.caches.len();
+        metrics.capacity = (self.limits.capacity < HANDLE - 1).then_some(self.limits.capacity);
+        metrics.live = self.live();
+        metrics.idle = cached + self.depot.idle(&self.storage);
+        metrics.in_use = metrics.live.saturating_sub(metrics.idle);
+        metrics.slot_bytes = self.storage.bytes();
+    }
+}
+
+/// The mode changed while a call looked: it looks again.
+struct ModeChanged;
