@@ -5,9 +5,12 @@
 //!   links     [ next depth slot ][ next depth slot ] …       16 bytes a slot, never freed
 //!                            |                               before the pool is
 //!                            v
-//!   chunk     | header | object || header | object || …      released when all its slots
-//!             '------ slot ------'                           are vacant and trim asks
+//!   chunk     | index | object || index | object || …        released when all its slots
+//!                     ^                                      are vacant and trim asks
+//!                     slot
 //! ```
+//!
+//! A slot is named by the address of its object; the four bytes in front say its index.
 //!
 //! What the lock-free stacks read of a slot that somebody else may have taken meanwhile
 //! is its link, and links stay where they are. So no link word overlaps an object, and a
@@ -15,7 +18,7 @@
 //!
 //! # Invariants
 //!
-//! - S1: a slot's index is below `next_index`, its link exists, and its header carries it.
+//! - S1: a slot's index is below `next_index`, its link exists, and the four bytes in front of its object say it.
 //! - S2: a link's `slot` is not null while the slot is not in a dormant chunk.
 //! - S3: every slot is in exactly one place: the vacant stack, a dormant chunk, or the
 //!   hands (and stacks and caches) of the pool.
@@ -29,19 +32,19 @@ use crate::segments::Segments;
 use crate::stack::{IndexStack, Link};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
 
-/// In front of each object: which slot this is.
+/// A slot, named by the address of its object. The type is never instantiated: the pool
+/// knows the object's, this file its size only.
 #[derive(Debug)]
-#[repr(C)]
-pub(crate) struct SlotHeader {
-    /// Written once, before the slot is handed out for the first time.
-    index: u32,
-}
+pub(crate) struct Object(());
+
+/// Lies right in front of each object: which slot this is.
+type Index = u32;
 
 /// A slot's words that outlive its chunk.
 #[derive(Debug, Default)]
 pub(crate) struct SlotLink {
     link: Link,
-    slot: AtomicPtr<SlotHeader>,
+    slot: AtomicPtr<Object>,
 }
 
 impl AsRef<Link> for SlotLink {
@@ -72,8 +75,10 @@ pub(crate) struct NoSlot;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    /// Layout of one slot: header and object, padded to a multiple of the alignment.
+    /// Layout of one slot: index and object, padded to a multiple of the alignment.
     slot: Layout,
+    /// Where the object starts in its slot.
+    object_offset: usize,
     slots_per_chunk: u32,
     most_slots: u32,
     links: Segments<SlotLink>,
@@ -98,18 +103,23 @@ impl Storage {
     ///
     /// If a slot does not fit into the address space.
     pub(crate) fn new(object: Layout, most_slots: usize) -> Self {
-        let (slot, object_offset) = Layout::new::<SlotHeader>()
-            .extend(object)
-            .expect("an object of this size does not fit into the address space");
-        debug_assert_eq!(object_offset, Self::offset(object));
-        let slot = slot.pad_to_align();
-        let most_slots = u32::try_from(most_slots).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        let align = object.align().max(align_of::<Index>());
+        let object_offset = align;
+        let slot = object_offset
+            .checked_add(object.size())
+            .and_then(|size| Layout::from_size_align(size, align).ok())
+            .expect("an object of this size does not fit into the address space")
+            .pad_to_align();
+        let most_slots = u32::try_from(most_slots)
+            .unwrap_or(u32::MAX)
+            .min(u32::MAX - 1);
         let per_chunk = (CHUNK_BYTES / slot.size())
             .clamp(1, MOST_SLOTS_PER_CHUNK)
             .min(most_slots as usize)
             .max(1);
         Self {
             slot,
+            object_offset,
             slots_per_chunk: u32::try_from(per_chunk).unwrap_or(1),
             most_slots,
             links: Segments::new(),
@@ -118,24 +128,8 @@ impl Storage {
         }
     }
 
-    /// Where the object of a slot starts.
-    #[inline(always)]
-    pub(crate) fn object(slot: NonNull<SlotHeader>, object: Layout) -> NonNull<u8> {
-        let offset = Self::offset(object);
-        // SAFETY: a slot is its header, padding up to `offset`, and the object: the sum is
-        // within the chunk (`new` computed the layout the same way).
-        unsafe { slot.cast::<u8>().add(offset) }
-    }
-
-    /// Distance from the header to the object; a constant once inlined.
-    #[inline(always)]
-    const fn offset(object: Layout) -> usize {
-        let align = object.align();
-        (size_of::<SlotHeader>() + align - 1) & !(align - 1)
-    }
-
     /// A slot without an object.
-    pub(crate) fn take_vacant(&self) -> Result<NonNull<SlotHeader>, NoSlot> {
+    pub(crate) fn take_vacant(&self) -> Result<NonNull<Object>, NoSlot> {
         loop {
             if let Some(index) = self.vacant.pop(&self.links) {
                 return Ok(self.slot(index));
@@ -145,17 +139,17 @@ impl Storage {
     }
 
     /// Takes back a slot whose object is gone.
-    pub(crate) fn put_vacant(&self, slot: NonNull<SlotHeader>) {
+    pub(crate) fn put_vacant(&self, slot: NonNull<Object>) {
         self.vacant.push(&self.links, Self::index(slot), 1);
     }
 
     /// Pushes the slot on a stack that links through this storage.
-    pub(crate) fn push(&self, stack: &IndexStack, slot: NonNull<SlotHeader>) {
+    pub(crate) fn push(&self, stack: &IndexStack, slot: NonNull<Object>) {
         stack.push(&self.links, Self::index(slot), 1);
     }
 
     /// Pops a slot from a stack that links through this storage.
-    pub(crate) fn pop(&self, stack: &IndexStack) -> Option<NonNull<SlotHeader>> {
+    pub(crate) fn pop(&self, stack: &IndexStack) -> Option<NonNull<Object>> {
         stack.pop(&self.links).map(|index| self.slot(index))
     }
 
@@ -164,13 +158,14 @@ impl Storage {
         stack.depth(&self.links)
     }
 
-    fn index(slot: NonNull<SlotHeader>) -> u32 {
+    fn index(slot: NonNull<Object>) -> u32 {
         // SAFETY: a slot pointer comes from `slot`, so its chunk is live (S3: the caller
-        // holds it) and its header is initialised and never written again (S1).
-        unsafe { slot.as_ref() }.index
+        // holds it); the index lies right in front of the object, aligned because the
+        // object's offset is a multiple of its alignment, and is never written again (S1).
+        unsafe { slot.cast::<Index>().sub(1).read() }
     }
 
-    fn slot(&self, index: u32) -> NonNull<SlotHeader> {
+    fn slot(&self, index: u32) -> NonNull<Object> {
         // Acquire: pairs with the Release in `open`. The stack's own Acquire covers it
         // too; this one makes the load right on its own.
         let slot = self.links.get(index).slot.load(Ordering::Acquire);
@@ -193,7 +188,11 @@ impl Storage {
                 if len == 0 {
                     return Err(NoSlot);
                 }
-                chunks.all.push(Chunk { first, len, memory: None });
+                chunks.all.push(Chunk {
+                    first,
+                    len,
+                    memory: None,
+                });
                 chunks.next_index = first + len;
                 chunks.all.len() - 1
             }
@@ -205,7 +204,7 @@ impl Storage {
     /// Gives a dormant chunk memory and makes its slots vacant.
     fn open(&self, chunk: &mut Chunk) {
         let layout = self.chunk_layout(chunk.len);
-        // SAFETY: the layout has at least the header's size.
+        // SAFETY: the layout has at least the index's size.
         let memory = unsafe { alloc(layout) };
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout);
@@ -214,13 +213,12 @@ impl Storage {
         for position in 0..chunk.len {
             let index = chunk.first + position;
             // SAFETY: `position < len`, so the slot lies within the allocation, which is
-            // aligned for headers and exclusively ours.
+            // exclusively ours; the index fits in front of the object and is aligned:
+            // `object_offset` is a multiple of its alignment, and not 0.
             let slot = unsafe {
-                let slot = memory
-                    .add(position as usize * self.slot.size())
-                    .cast::<SlotHeader>();
-                slot.write(SlotHeader { index });
-                slot
+                let object = memory.add(position as usize * self.slot.size() + self.object_offset);
+                object.cast::<Index>().sub(1).write(index);
+                object.cast::<Object>()
             };
             // Release: pairs with the Acquire in `slot`.
             self.links

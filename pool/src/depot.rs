@@ -14,7 +14,7 @@
 
 use core::ptr::NonNull;
 
-use crate::chunk::{SlotHeader, Storage};
+use crate::chunk::{Object, Storage};
 use crate::segments::Segments;
 use crate::stack::{IndexStack, Link};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ pub(crate) const MAGAZINE_SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 struct Magazine {
     link: Link,
     len: AtomicU32,
-    slots: [AtomicPtr<SlotHeader>; MAGAZINE_SLOTS],
+    slots: [AtomicPtr<Object>; MAGAZINE_SLOTS],
 }
 
 impl Default for Magazine {
@@ -87,7 +87,7 @@ impl Depot {
 
     /// Puts one more slot into a magazine, of at most [`MAGAZINE_SLOTS`]. Returns how many
     /// it holds now.
-    pub(crate) fn load(&self, held: &Held, slot: NonNull<SlotHeader>) -> usize {
+    pub(crate) fn load(&self, held: &Held, slot: NonNull<Object>) -> usize {
         let magazine = self.magazines.get(held.0);
         // Relaxed: in our hands; `put` publishes it.
         let len = magazine.len.load(Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl Depot {
 
     /// Takes a magazine with slots and passes these on, oldest first; the magazine becomes
     /// a spare. Returns how many slots that were, 0 if there is none.
-    pub(crate) fn take(&self, storage: &Storage, mut pass: impl FnMut(NonNull<SlotHeader>)) -> usize {
+    pub(crate) fn take(&self, storage: &Storage, mut pass: impl FnMut(NonNull<Object>)) -> usize {
         let Some(index) = self.full.pop(&self.magazines) else {
             return 0;
         };
@@ -135,12 +135,12 @@ impl Depot {
     }
 
     /// Shares one slot.
-    pub(crate) fn put_loose(&self, storage: &Storage, slot: NonNull<SlotHeader>) {
+    pub(crate) fn put_loose(&self, storage: &Storage, slot: NonNull<Object>) {
         storage.push(&self.loose, slot);
     }
 
     /// Takes one loose slot.
-    pub(crate) fn take_loose(&self, storage: &Storage) -> Option<NonNull<SlotHeader>> {
+    pub(crate) fn take_loose(&self, storage: &Storage) -> Option<NonNull<Object>> {
         let slot = storage.pop(&self.loose)?;
         self.note_low(storage);
         Some(slot)

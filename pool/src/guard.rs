@@ -172,4 +172,3 @@ macro_rules! guard {
 
 guard!(Pooled, ['p,]);
 guard!(PooledOwned, []);
-

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-use crate::chunk::SlotHeader;
+use crate::chunk::Object;
 use crate::sync::Mutex;
 
 /// One object in use, from [`Pool::holders`](crate::Pool::holders).
@@ -43,7 +43,7 @@ impl Holders {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    pub(crate) fn note(&self, slot: NonNull<SlotHeader>, location: &'static Location<'static>) {
+    pub(crate) fn note(&self, slot: NonNull<Object>, location: &'static Location<'static>) {
         let entry = Entry {
             location,
             #[cfg(feature = "std")]
@@ -54,14 +54,17 @@ impl Holders {
         self.0.lock().insert(slot.addr().get(), entry);
     }
 
-    pub(crate) fn forget(&self, slot: NonNull<SlotHeader>) {
+    pub(crate) fn forget(&self, slot: NonNull<Object>) {
         self.0.lock().remove(&slot.addr().get());
     }
 
     /// Everybody who holds an object, longest first.
     pub(crate) fn list(&self) -> Vec<Holder> {
         let table = self.0.lock();
-        #[cfg_attr(not(feature = "std"), expect(unused_mut, reason = "nothing to sort by"))]
+        #[cfg_attr(
+            not(feature = "std"),
+            expect(unused_mut, reason = "nothing to sort by")
+        )]
         let mut holders: Vec<Holder> = table
             .values()
             .map(|entry| Holder {

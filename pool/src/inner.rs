@@ -22,17 +22,17 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use crate::cache::{Cache, PushFailed};
-use crate::chunk::{SlotHeader, Storage};
+use crate::cache::{Cache, Refused};
+use crate::chunk::Object;
 use crate::holders::Holders;
 use crate::recycle::{DropReason, Keep, Place, Recycle};
 use crate::shared::{Limits, Put, Shared};
 use crate::wait::Grant;
 
 #[cfg(feature = "std")]
-use crate::thread::{self, Key, KeyRef};
+use crate::thread::{self, Key, PlaceOf};
 
-pub(crate) type Slot = NonNull<SlotHeader>;
+pub(crate) type Slot = NonNull<Object>;
 
 /// See the module.
 pub(crate) struct Inner<T, R> {
@@ -84,14 +84,14 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// The object of a slot.
     #[inline(always)]
     pub(crate) fn object(slot: Slot) -> NonNull<T> {
-        Storage::object(slot, Self::LAYOUT).cast()
+        slot.cast()
     }
 
     /// Takes an idle slot from the calling thread's cache.
     #[inline(always)]
     pub(crate) fn take_hot(&self) -> Option<Slot> {
         #[cfg(feature = "std")]
-        return thread::with_hot(self.key.copy(), Cache::pop);
+        return thread::with_hot(self.key.at(NonNull::from(self).cast()), Cache::pop);
         #[cfg(not(feature = "std"))]
         None
     }
@@ -100,7 +100,9 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     #[inline]
     pub(crate) fn take_hot_many(&self, count: usize, take: impl FnMut(Slot)) {
         #[cfg(feature = "std")]
-        let _ = thread::with_hot(self.key.copy(), |cache| Some(cache.pop_many(count, take)));
+        let _ = thread::with_hot(self.key.at(NonNull::from(self).cast()), |cache| {
+            Some(cache.pop_many(count, take))
+        });
         #[cfg(not(feature = "std"))]
         let _ = (count, take);
     }
@@ -109,7 +111,13 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     fn cache(&self) -> Option<Arc<Cache>> {
         #[cfg(feature = "std")]
         // SAFETY: `self` is borrowed, so the pool is live now; `close` marks the caches.
-        return unsafe { thread::cache(self.key.copy(), NonNull::from(&self.shared)) };
+        return unsafe {
+            thread::cache(
+                &self.key,
+                NonNull::from(self).cast(),
+                NonNull::from(&self.shared),
+            )
+        };
         #[cfg(not(feature = "std"))]
         None
     }
@@ -210,15 +218,15 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         }
         #[cfg(feature = "std")]
         {
-            // SAFETY: live: the slot is still ours. The key is copied, for after the push
+            // SAFETY: live: the slot is still ours. The place is a copy, for after the push
             // nothing of the pool may be touched.
-            let key = unsafe { inner.as_ref() }.key.copy();
-            match thread::with_hot(key, |cache| Some(cache.push(slot))) {
+            let place = unsafe { inner.as_ref() }.key.at(inner.cast());
+            match thread::with_hot(place, |cache| Some(cache.push(slot))) {
                 Some(Ok(())) => {}
                 // SAFETY: by contract; whether the slot is still ours is found out there.
-                Some(Err(failed)) => unsafe { Self::put_slow(inner, slot, key, Some(failed)) },
+                Some(Err(refused)) => unsafe { Self::put_slow(inner, slot, place, Some(refused)) },
                 // SAFETY: as above.
-                None => unsafe { Self::put_slow(inner, slot, key, None) },
+                None => unsafe { Self::put_slow(inner, slot, place, None) },
             }
         }
         #[cfg(not(feature = "std"))]
@@ -232,26 +240,24 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     ///
     /// # Safety
     ///
-    /// As [`Inner::put`]; `failed` is what the push said.
+    /// As [`Inner::put`]; `refused` is what the push said.
     #[cfg(feature = "std")]
     #[cold]
     #[inline(never)]
-    unsafe fn put_slow(inner: NonNull<Self>, slot: Slot, key: KeyRef, failed: Option<PushFailed>) {
-        if let Some(PushFailed::Frozen(index)) = failed {
+    unsafe fn put_slow(inner: NonNull<Self>, slot: Slot, place: PlaceOf, refused: Option<Refused>) {
+        if let Some(refused) = refused {
             // Whoever froze the cache may have the slot, and the pool may be gone with it:
             // only the cache, which is the thread's, may be touched to find out.
-            let ours = thread::with_hot(key, |cache| {
-                let mut held = cache.lock();
-                let ours = cache.settle_push(&mut held, index);
-                cache.normalise(&mut held);
-                Some(ours)
+            let ours = thread::with_hot(place, |cache| {
+                Some(cache.settle_push(&mut cache.lock(), refused))
             });
             if ours != Some(true) {
                 return;
             }
         }
         // SAFETY: the slot is ours, so the pool is live.
-        let cache = unsafe { thread::cache(key, NonNull::from(&inner.as_ref().shared)) };
+        let this = unsafe { inner.as_ref() };
+        let cache = this.cache();
         // SAFETY: by contract.
         unsafe { Self::put_ours(inner, slot, cache.as_deref()) };
     }

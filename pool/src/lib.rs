@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[expect(unsafe_code, reason = "the owner's words; indices without checks")]
 mod cache;
 #[expect(unsafe_code, reason = "raw memory of slots")]
 mod chunk;

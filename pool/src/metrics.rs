@@ -166,8 +166,16 @@ impl fmt::Display for Metrics {
         let gauges: [(&str, &str, u64); 4] = [
             ("live", "Objects that exist.", self.live as u64),
             ("idle", "Objects that wait in the pool.", self.idle as u64),
-            ("in_use", "Objects in the hands of users.", self.in_use as u64),
-            ("slot_bytes", "Bytes held for slots.", self.slot_bytes as u64),
+            (
+                "in_use",
+                "Objects in the hands of users.",
+                self.in_use as u64,
+            ),
+            (
+                "slot_bytes",
+                "Bytes held for slots.",
+                self.slot_bytes as u64,
+            ),
         ];
         for (metric, help, value) in gauges {
             writeln!(f, "# HELP brickyard_pool_{metric} {help}")?;
@@ -175,7 +183,11 @@ impl fmt::Display for Metrics {
             writeln!(f, "brickyard_pool_{metric}{{pool=\"{name}\"}} {value}")?;
         }
         let counters: [(&str, &str, u64); 5] = [
-            ("hits", "Gets that the thread's own cache answered.", self.hits),
+            (
+                "hits",
+                "Gets that the thread's own cache answered.",
+                self.hits,
+            ),
             ("misses", "Gets that had to look further.", self.misses),
             ("created", "Objects created.", self.created),
             ("steals", "Times that all caches were emptied.", self.steals),
@@ -184,7 +196,10 @@ impl fmt::Display for Metrics {
         for (metric, help, value) in counters {
             writeln!(f, "# HELP brickyard_pool_{metric}_total {help}")?;
             writeln!(f, "# TYPE brickyard_pool_{metric}_total counter")?;
-            writeln!(f, "brickyard_pool_{metric}_total{{pool=\"{name}\"}} {value}")?;
+            writeln!(
+                f,
+                "brickyard_pool_{metric}_total{{pool=\"{name}\"}} {value}"
+            )?;
         }
         writeln!(f, "# HELP brickyard_pool_dropped_total Objects dropped.")?;
         writeln!(f, "# TYPE brickyard_pool_dropped_total counter")?;

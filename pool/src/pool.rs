@@ -11,9 +11,9 @@ use core::task::{Context, Poll};
 #[cfg(feature = "std")]
 use core::time::Duration;
 
-use crate::error::TryGetError;
 #[cfg(feature = "std")]
 use crate::error::GetTimeoutError;
+use crate::error::TryGetError;
 use crate::guard::Pooled;
 use crate::holders::Holder;
 use crate::inner::{Inner, Options, Slot, wake_all};
@@ -200,29 +200,31 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     #[inline]
     #[track_caller]
     pub fn try_get(&self) -> Result<Pooled<'_, T, R>, TryGetError<R::Error>> {
-        match self.inner().take_hot() {
-            Some(slot) => Ok(self.guard(slot)),
-            None => self.try_get_slow(),
-        }
+        let slot = match self.inner().take_hot() {
+            Some(slot) => slot,
+            None => self.try_get_slow()?,
+        };
+        Ok(self.guard(slot))
     }
 
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn try_get_slow(&self) -> Result<Pooled<'_, T, R>, TryGetError<R::Error>> {
+    fn try_get_slow(&self) -> Result<Slot, TryGetError<R::Error>> {
         let grant = self.inner().take_slow().ok_or(TryGetError::Empty)?;
         self.redeem(grant).map_err(TryGetError::Create)
     }
 
-    /// Makes a guard out of a grant.
+    /// The slot that a grant is for, with an object.
     #[track_caller]
-    fn redeem(&self, grant: Grant) -> Result<Pooled<'_, T, R>, R::Error> {
+    fn redeem(&self, grant: Grant) -> Result<Slot, R::Error> {
         let slot = match grant {
             Grant::Idle(slot) => slot,
             Grant::Permit => self.inner().create()?,
         };
-        self.inner().note_holder(slot, core::panic::Location::caller());
-        Ok(self.guard(slot))
+        self.inner()
+            .note_holder(slot, core::panic::Location::caller());
+        Ok(slot)
     }
 
     /// Gives a grant back that nobody wants any more.
@@ -244,17 +246,18 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     #[inline]
     #[track_caller]
     pub fn get(&self) -> Result<Pooled<'_, T, R>, R::Error> {
-        match self.inner().take_hot() {
-            Some(slot) => Ok(self.guard(slot)),
-            None => self.get_slow(),
-        }
+        let slot = match self.inner().take_hot() {
+            Some(slot) => slot,
+            None => self.get_slow()?,
+        };
+        Ok(self.guard(slot))
     }
 
     #[cfg(feature = "std")]
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn get_slow(&self) -> Result<Pooled<'_, T, R>, R::Error> {
+    fn get_slow(&self) -> Result<Slot, R::Error> {
         let grant = match self.inner().take_slow() {
             Some(grant) => grant,
             None => loop {
@@ -279,27 +282,23 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         &self,
         timeout: Duration,
     ) -> Result<Pooled<'_, T, R>, GetTimeoutError<R::Error>> {
-        match self.inner().take_hot() {
-            Some(slot) => Ok(self.guard(slot)),
-            None => self.get_timeout_slow(timeout),
-        }
+        let slot = match self.inner().take_hot() {
+            Some(slot) => slot,
+            None => self.get_timeout_slow(timeout)?,
+        };
+        Ok(self.guard(slot))
     }
 
     #[cfg(feature = "std")]
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn get_timeout_slow(
-        &self,
-        timeout: Duration,
-    ) -> Result<Pooled<'_, T, R>, GetTimeoutError<R::Error>> {
+    fn get_timeout_slow(&self, timeout: Duration) -> Result<Slot, GetTimeoutError<R::Error>> {
         let grant = match self.inner().take_slow() {
             Some(grant) => grant,
             // A time beyond what the clock can say is no limit.
             None => match std::time::Instant::now().checked_add(timeout) {
-                deadline @ Some(_) => self
-                    .wait_until(deadline)
-                    .ok_or(GetTimeoutError::Timeout)?,
+                deadline @ Some(_) => self.wait_until(deadline).ok_or(GetTimeoutError::Timeout)?,
                 None => return self.get_slow().map_err(GetTimeoutError::Create),
             },
         };
@@ -365,7 +364,8 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     ) -> Result<(), TryGetError<R::Error>> {
         let before = into.len();
         into.reserve(count);
-        self.inner().take_hot_many(count, |slot| into.push(self.guard(slot)));
+        self.inner()
+            .take_hot_many(count, |slot| into.push(self.guard(slot)));
         while into.len() < before + count {
             match self.try_get() {
                 Ok(one) => into.push(one),
@@ -394,7 +394,8 @@ impl<T, R: Recycle<T>> Pool<T, R> {
             return Err(object);
         }
         let slot = self.inner().place(object);
-        self.inner().note_holder(slot, core::panic::Location::caller());
+        self.inner()
+            .note_holder(slot, core::panic::Location::caller());
         Ok(self.guard(slot))
     }
 
@@ -545,4 +546,3 @@ impl<T, R: Recycle<T>> fmt::Debug for Get<'_, T, R> {
             .finish_non_exhaustive()
     }
 }
-

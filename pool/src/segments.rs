@@ -66,7 +66,10 @@ impl<T: Default> Segments<T> {
 
     #[cold]
     fn add(&self, segment: usize) {
-        let elements: Box<[T]> = (0..len_of(segment)).map(|_| T::default()).collect::<Vec<T>>().into();
+        let elements: Box<[T]> = (0..len_of(segment))
+            .map(|_| T::default())
+            .collect::<Vec<T>>()
+            .into();
         let start = Box::into_raw(elements).cast::<T>();
         // Release: publishes the elements to the Acquire in `get`. Relaxed on failure:
         // `get` loads it again.

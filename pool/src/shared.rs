@@ -30,7 +30,7 @@ use core::ptr::NonNull;
 use core::task::Waker;
 
 use crate::cache::{CACHE_SLOTS, Cache, CacheState};
-use crate::chunk::{SlotHeader, Storage};
+use crate::chunk::{Object, Storage};
 use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
 use crate::metrics::{Counters, Metrics};
 use crate::sync::{
@@ -178,7 +178,7 @@ impl Shared {
     }
 
     /// Puts a slot into a magazine; a full one is shared and replaced.
-    fn load(&self, magazine: &mut Held, slot: NonNull<SlotHeader>) {
+    fn load(&self, magazine: &mut Held, slot: NonNull<Object>) {
         if self.depot.load(magazine, slot) == self.limits.magazine {
             let full = core::mem::replace(magazine, self.depot.empty());
             self.depot.put(full);
@@ -186,7 +186,7 @@ impl Shared {
     }
 
     /// Shares slots with objects that nobody has used yet.
-    pub(crate) fn put_many_unused(&self, slots: &[NonNull<SlotHeader>]) -> Vec<Waker> {
+    pub(crate) fn put_many_unused(&self, slots: &[NonNull<Object>]) -> Vec<Waker> {
         let _registry = self.registry.lock();
         let mut wake = Vec::new();
         // Relaxed: the mode changes under the registry lock (P3).
@@ -243,7 +243,7 @@ impl Shared {
     }
 
     /// Fills the owner's cache from the depot and takes one slot.
-    fn refill(&self, cache: &Cache) -> Option<NonNull<SlotHeader>> {
+    fn refill(&self, cache: &Cache) -> Option<NonNull<Object>> {
         let mut held = cache.lock();
         cache.normalise(&mut held);
         // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
@@ -268,7 +268,7 @@ impl Shared {
     }
 
     /// Takes one slot for a thread without a cache.
-    fn take_shared(&self) -> Option<NonNull<SlotHeader>> {
+    fn take_shared(&self) -> Option<NonNull<Object>> {
         if let Some(slot) = self.depot.take_loose(&self.storage) {
             return Some(slot);
         }
@@ -344,7 +344,11 @@ impl Shared {
     }
 
     /// Moves what is in the caches onto the loose stack; all locks are held.
-    fn empty_caches(&self, registry: &Registry, held: &mut [crate::sync::MutexGuard<'_, CacheState>]) {
+    fn empty_caches(
+        &self,
+        registry: &Registry,
+        held: &mut [crate::sync::MutexGuard<'_, CacheState>],
+    ) {
         for (cache, held) in registry.caches.iter().zip(&mut *held) {
             cache.freeze(held);
         }
@@ -385,7 +389,7 @@ impl Shared {
         &self,
         cache: &Cache,
         held: &mut CacheState,
-        slot: NonNull<SlotHeader>,
+        slot: NonNull<Object>,
         wake: &mut Vec<Waker>,
     ) -> Put {
         cache.normalise(held);
@@ -419,7 +423,7 @@ impl Shared {
     }
 
     /// Returns a slot from a thread without a cache.
-    pub(crate) fn put_shared(&self, slot: NonNull<SlotHeader>, wake: &mut Vec<Waker>) -> Put {
+    pub(crate) fn put_shared(&self, slot: NonNull<Object>, wake: &mut Vec<Waker>) -> Put {
         // The lock keeps the pool from closing, and so from going away, until we are done.
         let registry = self.registry.lock();
         if registry.closed {
@@ -508,7 +512,7 @@ impl Shared {
     /// Closes the pool: from now on what comes back is dropped by who brings it. Passes
     /// every idle slot to `drop_idle`, which drops the object and releases its permit.
     /// Returns whether the caller frees the pool.
-    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<SlotHeader>)) -> bool {
+    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<Object>)) -> bool {
         {
             let mut registry = self.registry.lock();
             registry.closed = true;
@@ -530,7 +534,7 @@ impl Shared {
         self.drop_reference()
     }
 
-    fn drain_depot(&self, pass: &mut impl FnMut(NonNull<SlotHeader>)) {
+    fn drain_depot(&self, pass: &mut impl FnMut(NonNull<Object>)) {
         while let Some(slot) = self.take_shared() {
             pass(slot);
         }
@@ -538,7 +542,7 @@ impl Shared {
 
     /// Makes all idle slots loose and passes them on one by one; caches open again when
     /// their owners come by.
-    pub(crate) fn trim(&self, mut pass: impl FnMut(NonNull<SlotHeader>)) {
+    pub(crate) fn trim(&self, mut pass: impl FnMut(NonNull<Object>)) {
         {
             let registry = self.registry.lock();
             let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
@@ -551,11 +555,7 @@ impl Shared {
     /// One epoch of the decay: caches whose owners did nothing since the last one are
     /// emptied, and what was not needed for two epochs is passed on to be dropped.
     /// `last_low` is the low watermark of the epoch before; returns this one's.
-    pub(crate) fn decay(
-        &self,
-        last_low: usize,
-        mut pass: impl FnMut(NonNull<SlotHeader>),
-    ) -> usize {
+    pub(crate) fn decay(&self, last_low: usize, mut pass: impl FnMut(NonNull<Object>)) -> usize {
         self.drain_sleepers();
         let low = self.depot.low_watermark(&self.storage);
         let surplus = low.min(last_low);
@@ -584,13 +584,11 @@ impl Shared {
         let registry = self.registry.lock();
         for cache in &registry.caches {
             let mut held = cache.lock();
-            let word = cache.word_hint();
             // In scarce mode every cache is frozen, and the mode does not become scarce
             // while we hold the registry (P3): the magazines do not break P2.
-            if held.word_seen == word && !cache.is_frozen() && cache.len(&held) > 0 {
+            if cache.sleeps(&mut held) && !cache.is_frozen(&held) && cache.len(&held) > 0 {
                 self.drain_to_depot(cache, &mut held);
             }
-            held.word_seen = word;
         }
     }
 
@@ -601,7 +599,7 @@ impl Shared {
         let mut cached = 0;
         for cache in &registry.caches {
             let held = cache.lock();
-            metrics.hits += cache.hits(&held);
+            metrics.hits += held.hits;
             cached += cache.len(&held);
         }
         metrics.caches = registry.caches.len();

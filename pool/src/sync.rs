@@ -17,6 +17,28 @@ pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
+/// A cell with loom's shape: the pointer is lent to a closure.
+#[derive(Debug)]
+#[cfg(not(loom))]
+pub(crate) struct UnsafeCell<T>(
+    #[expect(clippy::disallowed_types, reason = "the one wrapper of it")] core::cell::UnsafeCell<T>,
+);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        #[expect(clippy::disallowed_types, reason = "the one wrapper of it")]
+        Self(core::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
 #[cfg(loom)]
 pub(crate) use loom_lock::{Mutex, MutexGuard};
 #[cfg(all(not(loom), feature = "std"))]

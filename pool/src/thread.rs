@@ -2,15 +2,20 @@
 //!
 //! Two thread-locals. The *hot table* is a constant with no destructor, so that reaching
 //! it costs no check and works at any moment of a thread's life: [`PLACES`] places, each
-//! with the key of a pool and its cache. A pool is given the place that the fewest pools
-//! have, and keys are never used twice, so a place that some dead pool left behind
-//! matches nobody. The *bindings* list every cache of the thread; they have the destructor
-//! that hands the caches back, and are used when the hot table misses.
+//! with the address of a pool and the thread's cache of it. A pool is given the place that
+//! the fewest pools have. The *bindings* list every cache of the thread by the pool's number,
+//! which is never used twice; they have the destructor that hands the caches back, and are
+//! asked when the hot table misses.
+//!
+//! Addresses are used again: a new pool may lie where a dead one lay, and find the dead
+//! one's cache in the hot table. That cache is closed and frozen for ever, so nothing comes
+//! out of it and nothing stays in it, and the slow path that follows asks the bindings.
 //!
 //! # Invariants
 //!
-//! - H1: a place with a key that is not 0 names a cache that the bindings of the same
-//!   thread keep alive.
+//! - H1: a place with an address that is not null names a cache that the bindings of the
+//!   same thread keep alive.
+//! - H2: that cache belongs to the pool at this address, or is closed and frozen.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,14 +29,15 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 
 const PLACES: usize = 16;
 
+#[repr(C)]
 struct Place {
-    key: Cell<u64>,
+    pool: Cell<*const ()>,
     cache: Cell<*const Cache>,
 }
 
 /// A cache of this thread.
 struct Binding {
-    key: u64,
+    number: u64,
     cache: Arc<Cache>,
     /// Live until the cache is closed.
     shared: NonNull<Shared>,
@@ -41,21 +47,24 @@ struct Bindings(Vec<Binding>);
 
 thread_local! {
     static HOT: [Place; PLACES] = const {
-        [const { Place { key: Cell::new(0), cache: Cell::new(core::ptr::null()) } }; PLACES]
+        [const { Place { pool: Cell::new(core::ptr::null()), cache: Cell::new(core::ptr::null()) } };
+            PLACES]
     };
     static BINDINGS: RefCell<Bindings> = const { RefCell::new(Bindings(Vec::new())) };
 }
 
-/// The name of a pool among threads.
+/// What a pool is to threads.
 #[derive(Debug)]
 pub(crate) struct Key {
     number: u64,
-    place: usize,
+    /// Bytes from the start of the hot table to the pool's place, so that the fast path
+    /// need not compute it. K1: a multiple of a place's size, within the table.
+    offset: usize,
 }
 
 /// Pools at each place of the hot table.
 static POOLS_AT: Mutex<[usize; PLACES]> = Mutex::new([0; PLACES]);
-static LAST_KEY: AtomicU64 = AtomicU64::new(0);
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Key {
     pub(crate) fn new() -> Self {
@@ -64,42 +73,43 @@ impl Key {
         pools[place] += 1;
         Self {
             // Relaxed: only has to differ. 2⁶⁴ pools do not happen.
-            number: LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1,
-            place,
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            offset: place * size_of::<Place>(),
+        }
+    }
+
+    /// The place of the pool, which lies at `address`.
+    #[inline(always)]
+    pub(crate) fn at(&self, address: NonNull<()>) -> PlaceOf {
+        PlaceOf {
+            offset: self.offset,
+            address,
         }
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        POOLS_AT.lock()[self.place] -= 1;
+        POOLS_AT.lock()[self.offset / size_of::<Place>()] -= 1;
     }
 }
 
-/// A pool's key, copied out so that the pool itself need not be touched again.
+/// Where a pool is in the hot table, copied out so that the pool itself need not be touched
+/// again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyRef {
-    number: u64,
-    place: usize,
-}
-
-impl Key {
-    #[inline(always)]
-    pub(crate) fn copy(&self) -> KeyRef {
-        KeyRef {
-            number: self.number,
-            place: self.place,
-        }
-    }
+pub(crate) struct PlaceOf {
+    offset: usize,
+    address: NonNull<()>,
 }
 
 /// Runs `f` on the calling thread's cache of the pool, if the hot table has it. `f` calls
 /// no foreign code.
 #[inline(always)]
-pub(crate) fn with_hot<R>(key: KeyRef, f: impl FnOnce(&Cache) -> Option<R>) -> Option<R> {
+pub(crate) fn with_hot<R>(of: PlaceOf, f: impl FnOnce(&Cache) -> Option<R>) -> Option<R> {
     HOT.with(|places| {
-        let place = &places[key.place % PLACES];
-        if place.key.get() != key.number {
+        // SAFETY: K1: the offset leads to a place within the table.
+        let place = unsafe { &*places.as_ptr().byte_add(of.offset) };
+        if place.pool.get() != of.address.as_ptr().cast_const() {
             return None;
         }
         // SAFETY: H1: the binding keeps the cache alive, and it is only removed by this
@@ -115,13 +125,20 @@ pub(crate) fn with_hot<R>(key: KeyRef, f: impl FnOnce(&Cache) -> Option<R>) -> O
 ///
 /// `shared` is live until its `close` has been called, which marks the caches.
 #[cold]
-pub(crate) unsafe fn cache(key: KeyRef, shared: NonNull<Shared>) -> Option<Arc<Cache>> {
+pub(crate) unsafe fn cache(
+    key: &Key,
+    address: NonNull<()>,
+    shared: NonNull<Shared>,
+) -> Option<Arc<Cache>> {
     BINDINGS
         .try_with(|bindings| {
             // A borrow that is out means that we are inside `attach` below, called again
             // from an allocator that uses a pool: it goes without a cache.
             let mut bindings = bindings.try_borrow_mut().ok()?;
-            let known = bindings.0.iter().find(|binding| binding.key == key.number);
+            let known = bindings
+                .0
+                .iter()
+                .find(|binding| binding.number == key.number);
             let cache = match known {
                 Some(binding) => Arc::clone(&binding.cache),
                 None => {
@@ -129,7 +146,7 @@ pub(crate) unsafe fn cache(key: KeyRef, shared: NonNull<Shared>) -> Option<Arc<C
                     let cache = unsafe { shared.as_ref() }.attach()?;
                     bindings.forget_closed();
                     bindings.0.push(Binding {
-                        key: key.number,
+                        number: key.number,
                         cache: Arc::clone(&cache),
                         shared,
                     });
@@ -137,9 +154,9 @@ pub(crate) unsafe fn cache(key: KeyRef, shared: NonNull<Shared>) -> Option<Arc<C
                 }
             };
             HOT.with(|places| {
-                let place = &places[key.place % PLACES];
+                let place = &places[key.offset / size_of::<Place>()];
                 place.cache.set(Arc::as_ptr(&cache));
-                place.key.set(key.number);
+                place.pool.set(address.as_ptr());
             });
             Some(cache)
         })
@@ -153,18 +170,20 @@ impl Bindings {
         self.0.retain(|binding| {
             let closed = binding.cache.lock().closed;
             if closed {
-                forget_hot(binding.key);
+                forget_hot(&binding.cache);
             }
             !closed
         });
     }
 }
 
-/// Takes a key out of the hot table, before its binding goes (H1).
-fn forget_hot(key: u64) {
+/// Takes a cache out of the hot table, before its binding goes (H1).
+fn forget_hot(cache: &Arc<Cache>) {
     HOT.with(|places| {
-        for place in places.iter().filter(|place| place.key.get() == key) {
-            place.key.set(0);
+        for place in places {
+            if place.cache.get() == Arc::as_ptr(cache) {
+                place.pool.set(core::ptr::null());
+            }
         }
     });
 }
@@ -173,7 +192,7 @@ impl Drop for Bindings {
     /// The thread exits: its caches go back to their pools.
     fn drop(&mut self) {
         for binding in self.0.drain(..) {
-            forget_hot(binding.key);
+            forget_hot(&binding.cache);
             // SAFETY: `shared` was live when the cache was attached and is until the cache
             // is closed.
             unsafe { Shared::abandon(binding.shared, &binding.cache) };

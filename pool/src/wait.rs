@@ -16,14 +16,14 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use crate::chunk::SlotHeader;
+use crate::chunk::Object;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// What a waiter gets, or a get that need not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// A slot with an idle object.
-    Idle(NonNull<SlotHeader>),
+    Idle(NonNull<Object>),
     /// The right to create one object.
     Permit,
 }
