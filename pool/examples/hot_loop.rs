@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p brickyard-pool --example hot_loop`
 
-use std::fmt::Write as _;
-use std::hint::black_box;
+use core::fmt::Write as _;
+use core::hint::black_box;
 use std::io::{self, Write as _};
 
 use brickyard_pool::{CreateReset, Pool};

@@ -2,7 +2,7 @@
 //! object.
 //!
 //! ```text
-//!   links     [ next depth slot ][ next depth slot ] …       16 bytes a slot, never freed
+//!   links     [ next depth key slot ][ next … slot ] …       24 bytes a slot, never freed
 //!                            |                               before the pool is
 //!                            v
 //!   chunk     | index | object || index | object || …        released when all its slots
@@ -28,6 +28,7 @@ use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
+use crate::key::{Key, KeyState};
 use crate::segments::Segments;
 use crate::stack::{IndexStack, Link};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
@@ -44,6 +45,7 @@ type Index = u32;
 #[derive(Debug, Default)]
 pub(crate) struct SlotLink {
     link: Link,
+    key: KeyState,
     slot: AtomicPtr<Object>,
 }
 
@@ -283,6 +285,40 @@ impl Storage {
         // slot in it is vacant and in our hands.
         unsafe { dealloc(memory.as_ptr(), layout) };
         layout.size()
+    }
+
+    /// How many slots there ever were.
+    pub(crate) fn slots(&self) -> u32 {
+        self.chunks.lock().next_index
+    }
+
+    /// Puts the caller's slot under a key.
+    pub(crate) fn publish(&self, slot: NonNull<Object>) -> Key {
+        let index = Self::index(slot);
+        self.links.get(index).key.publish(index)
+    }
+
+    /// The slot under a key, with a reference taken; `None` if the key is stale.
+    pub(crate) fn enter(&self, key: Key) -> Option<NonNull<Object>> {
+        let link = self.links.try_get(key.index())?;
+        link.key.enter(key).then(|| self.slot(key.index()))
+    }
+
+    /// Gives up a reference; whether the slot is the caller's now.
+    pub(crate) fn leave(&self, key: Key) -> bool {
+        self.links.get(key.index()).key.leave()
+    }
+
+    /// Makes a key stale: `None` if it was. If nobody uses the object, its slot is the
+    /// caller's now.
+    pub(crate) fn remove(&self, key: Key) -> Option<Option<NonNull<Object>>> {
+        let ours = self.links.try_get(key.index())?.key.remove(key)?;
+        Some(ours.then(|| self.slot(key.index())))
+    }
+
+    /// The key of the slot at `index`, if it has one.
+    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
+        self.links.try_get(index)?.key.key(index)
     }
 
     /// Bytes held for slots now.

@@ -9,7 +9,7 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 
 use crate::inner::{Inner, Slot, disarm};
-use crate::recycle::{DropReason, Recycle};
+use crate::recycle::{DropReason, Owned, Recycle};
 
 /// An object in use, borrowed from its pool; dropping the guard returns the object.
 ///
@@ -50,7 +50,7 @@ pub struct PooledOwned<T, R: Recycle<T>> {
     inner: NonNull<Inner<T, R>>,
     slot: Slot,
     /// Owns a `T`, invariant as in [`Pooled`].
-    pool: PhantomData<(T, fn(T) -> T, R)>,
+    pool: PhantomData<(Owned<T>, R)>,
 }
 
 // SAFETY: the object goes with the guard (`T: Send`); on the other thread the guard calls
@@ -88,10 +88,16 @@ impl<T, R: Recycle<T>> Pooled<'_, T, R> {
             pool: PhantomData,
         }
     }
+
+    /// What the guard holds; it returns nothing any more.
+    pub(crate) fn into_parts(self) -> (NonNull<Inner<T, R>>, Slot) {
+        let guard = disarm(self);
+        (guard.inner, guard.slot)
+    }
 }
 
 macro_rules! guard {
-    ($guard:ident, [$($generics:tt)*]) => {
+    ($guard:ident, [$($generics:tt)*], borrowed: $borrowed:literal) => {
         impl<$($generics)* T, R: Recycle<T>> $guard<$($generics)* T, R> {
             /// The object, pinned: it does not move until it is dropped.
             #[inline(always)]
@@ -122,8 +128,9 @@ macro_rules! guard {
         impl<$($generics)* T, R: Recycle<T>> Drop for $guard<$($generics)* T, R> {
             #[inline]
             fn drop(&mut self) {
-                // SAFETY: the slot is the guard's; nothing is used afterwards.
-                unsafe { Inner::put(self.inner, self.slot) };
+                // SAFETY: the slot is the guard's; nothing is used afterwards. A borrowing guard
+                // borrows the pool for longer than it lives.
+                unsafe { Inner::put(self.inner, self.slot, $borrowed) };
             }
         }
 
@@ -170,5 +177,5 @@ macro_rules! guard {
     };
 }
 
-guard!(Pooled, ['p,]);
-guard!(PooledOwned, []);
+guard!(Pooled, ['p,], borrowed: true);
+guard!(PooledOwned, [], borrowed: false);

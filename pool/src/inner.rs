@@ -22,7 +22,9 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use crate::cache::{Cache, Refused};
+use crate::cache::Cache;
+#[cfg(feature = "std")]
+use crate::cache::Refused;
 use crate::chunk::Object;
 use crate::holders::Holders;
 use crate::recycle::{DropReason, Keep, Place, Recycle};
@@ -101,7 +103,8 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     pub(crate) fn take_hot_many(&self, count: usize, take: impl FnMut(Slot)) {
         #[cfg(feature = "std")]
         let _ = thread::with_hot(self.key.at(NonNull::from(self).cast()), |cache| {
-            Some(cache.pop_many(count, take))
+            cache.pop_many(count, take);
+            Some(())
         });
         #[cfg(not(feature = "std"))]
         let _ = (count, take);
@@ -147,12 +150,9 @@ impl<T, R: Recycle<T>> Inner<T, R> {
 
     /// Creates an object with a permit. The permit is given back if that fails.
     pub(crate) fn create(&self) -> Result<Slot, R::Error> {
-        let slot = match self.shared.storage().take_vacant() {
-            Ok(slot) => slot,
-            Err(_) => {
-                wake_all(self.release_open_permit());
-                panic!("a pool holds at most 2³² − 2 objects");
-            }
+        let Ok(slot) = self.shared.storage().take_vacant() else {
+            wake_all(self.release_open_permit());
+            panic!("a pool holds at most 2³² − 2 objects");
         };
         let unfinished = Unfinished { inner: self, slot };
         self.fill(slot)?;
@@ -196,9 +196,10 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// # Safety
     ///
     /// - `inner` is live, and `slot` is one of its slots with an object that the caller owns.
-    /// - Neither is used afterwards: the pool may be gone.
+    /// - `borrowed` only if the caller borrows the open pool beyond this call.
+    /// - Neither is used afterwards: if not borrowed, the pool may be gone.
     #[inline]
-    pub(crate) unsafe fn put(inner: NonNull<Self>, slot: Slot) {
+    pub(crate) unsafe fn put(inner: NonNull<Self>, slot: Slot, borrowed: bool) {
         {
             let panicked = Panicked { inner, slot };
             // SAFETY: live by contract, and as long as the slot is ours (O2).
@@ -224,15 +225,17 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             match thread::with_hot(place, |cache| Some(cache.push(slot))) {
                 Some(Ok(())) => {}
                 // SAFETY: by contract; whether the slot is still ours is found out there.
-                Some(Err(refused)) => unsafe { Self::put_slow(inner, slot, place, Some(refused)) },
+                Some(Err(refused)) => unsafe {
+                    Self::put_slow(inner, slot, place, Some(refused), borrowed)
+                },
                 // SAFETY: as above.
-                None => unsafe { Self::put_slow(inner, slot, place, None) },
+                None => unsafe { Self::put_slow(inner, slot, place, None, borrowed) },
             }
         }
         #[cfg(not(feature = "std"))]
         // SAFETY: by contract.
         unsafe {
-            Self::put_ours(inner, slot, None);
+            Self::put_ours(inner, slot, None, borrowed);
         }
     }
 
@@ -244,7 +247,13 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     #[cfg(feature = "std")]
     #[cold]
     #[inline(never)]
-    unsafe fn put_slow(inner: NonNull<Self>, slot: Slot, place: PlaceOf, refused: Option<Refused>) {
+    unsafe fn put_slow(
+        inner: NonNull<Self>,
+        slot: Slot,
+        place: PlaceOf,
+        refused: Option<Refused>,
+        borrowed: bool,
+    ) {
         if let Some(refused) = refused {
             // Whoever froze the cache may have the slot, and the pool may be gone with it:
             // only the cache, which is the thread's, may be touched to find out.
@@ -259,7 +268,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         let this = unsafe { inner.as_ref() };
         let cache = this.cache();
         // SAFETY: by contract.
-        unsafe { Self::put_ours(inner, slot, cache.as_deref()) };
+        unsafe { Self::put_ours(inner, slot, cache.as_deref(), borrowed) };
     }
 
     /// Returns a slot under the lock of `cache`, or of the registry.
@@ -267,7 +276,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// # Safety
     ///
     /// As [`Inner::put`].
-    pub(crate) unsafe fn put_ours(inner: NonNull<Self>, slot: Slot, cache: Option<&Cache>) {
+    unsafe fn put_ours(inner: NonNull<Self>, slot: Slot, cache: Option<&Cache>, borrowed: bool) {
         let mut wake = Vec::new();
         // SAFETY: the slot is ours, so the pool is live; while the lock is held it stays so.
         let this = unsafe { inner.as_ref() };
@@ -280,7 +289,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
                 let mut held = cache.lock();
                 shared.put_locked(cache, &mut held, slot, &mut wake)
             }
-            None => shared.put_shared(slot, &mut wake),
+            None => shared.put_shared(slot, borrowed, &mut wake),
         };
         let reason = match put {
             Put::Done => None,
@@ -297,7 +306,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// Gives back a slot whose object is ready, without reset: the caller never had it.
     pub(crate) fn put_unused(&self, slot: Slot) {
         // SAFETY: `self` is borrowed from the open pool, so it does not go away.
-        unsafe { Self::put_ours(NonNull::from(self), slot, self.cache().as_deref()) };
+        unsafe { Self::put_ours(NonNull::from(self), slot, self.cache().as_deref(), true) };
     }
 
     /// Drops the object of a slot for good.
@@ -341,6 +350,14 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     pub(crate) unsafe fn close(inner: NonNull<Self>) {
         // SAFETY: live: the handle is open.
         let shared = unsafe { &inner.as_ref().shared };
+        for index in 0..shared.storage().slots() {
+            let keyed = shared.storage().key_at(index);
+            // A reference that was forgotten keeps its object.
+            if let Some(Some(slot)) = keyed.and_then(|key| shared.storage().remove(key)) {
+                // SAFETY: nobody has the slot any more; the handle keeps the pool.
+                unsafe { Self::destroy(inner, slot, DropReason::Closed) };
+            }
+        }
         let last = shared.close(|slot| {
             // SAFETY: an idle slot that was taken out; the handle keeps the pool.
             unsafe { Self::destroy(inner, slot, DropReason::Closed) };

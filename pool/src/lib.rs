@@ -16,10 +16,12 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod buffer;
 #[expect(unsafe_code, reason = "the owner's words; indices without checks")]
 mod cache;
 #[expect(unsafe_code, reason = "raw memory of slots")]
 mod chunk;
+mod collection;
 #[cfg(feature = "std")]
 mod decay;
 mod depot;
@@ -29,6 +31,9 @@ mod guard;
 mod holders;
 #[expect(unsafe_code, reason = "objects in slots; the pool's life by count")]
 mod inner;
+mod key;
+#[expect(unsafe_code, reason = "shared references to objects in slots")]
+mod keyed;
 mod metrics;
 #[expect(unsafe_code, reason = "get and return hand slots over")]
 mod pool;
@@ -46,11 +51,15 @@ mod thread;
 #[expect(unsafe_code, reason = "a slot changes threads")]
 mod wait;
 
+pub use buffer::{Buffer, BufferPool};
+pub use collection::{Cleared, Collection};
 #[cfg(feature = "std")]
 pub use error::GetTimeoutError;
 pub use error::TryGetError;
 pub use guard::{Pooled, PooledOwned};
 pub use holders::Holder;
+pub use key::Key;
+pub use keyed::Keyed;
 pub use metrics::{Dropped, Metrics, WaitHistogram};
 pub use pool::{Builder, Get, Pool};
 pub use recycle::{CreateReset, DropReason, Keep, Place, Placed, Recycle, TryCreate};

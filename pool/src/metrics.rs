@@ -9,6 +9,14 @@ use crate::sync::{AtomicU64, Ordering};
 /// Buckets of the histogram of waiting times.
 const WAIT_BUCKETS: usize = 12;
 
+/// An event for `tracing`, where that is wanted.
+macro_rules! event {
+    ($($arguments:tt)*) => {
+        #[cfg(feature = "tracing")]
+        tracing::trace!($($arguments)*)
+    };
+}
+
 /// Counters of the slow paths.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -34,10 +42,12 @@ impl Counters {
     }
 
     pub(crate) fn note_created(&self) {
+        event!("object created");
         self.created.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn note_dropped(&self, reason: DropReason) {
+        event!(reason = reason.name(), "object dropped");
         let place = DropReason::ALL.iter().position(|&other| other == reason);
         self.dropped[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
     }
@@ -47,10 +57,12 @@ impl Counters {
     }
 
     pub(crate) fn note_steal(&self) {
+        event!("objects are scarce: all caches emptied");
         self.steals.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn note_wait(&self, waited: Duration) {
+        event!(?waited, "waited for an object");
         self.waits.fetch_add(1, Ordering::Relaxed);
         let bucket = WaitHistogram::LIMITS
             .iter()

@@ -18,7 +18,7 @@ use crate::guard::Pooled;
 use crate::holders::Holder;
 use crate::inner::{Inner, Options, Slot, wake_all};
 use crate::metrics::Metrics;
-use crate::recycle::Recycle;
+use crate::recycle::{Owned, Recycle};
 use crate::wait::{Grant, Waiter};
 
 /// A pool of objects of type `T`, which recycler `R` creates, resets and judges.
@@ -34,7 +34,7 @@ use crate::wait::{Grant, Waiter};
 pub struct Pool<T, R: Recycle<T>> {
     inner: NonNull<Inner<T, R>>,
     /// Owns objects and recycler; invariant in `T`, for objects go in and out.
-    owns: PhantomData<(T, fn(T) -> T, R)>,
+    owns: PhantomData<(Owned<T>, R)>,
 }
 
 // SAFETY: the pool moves objects and recycler to the new thread (`Send`); guards on other
@@ -125,6 +125,13 @@ impl Builder {
     ///
     /// What the recycler says, if creating an object for [`Builder::prewarm`] fails.
     pub fn build_with<T, R: Recycle<T>>(&self, recycler: R) -> Result<Pool<T, R>, R::Error> {
+        let pool = self.cold(recycler);
+        pool.prewarm(self.prewarm)?;
+        Ok(pool)
+    }
+
+    /// The pool without objects.
+    fn cold<T, R: Recycle<T>>(&self, recycler: R) -> Pool<T, R> {
         let options = Options {
             capacity: self.capacity,
             retain: self.retain,
@@ -133,12 +140,10 @@ impl Builder {
             #[cfg(feature = "std")]
             idle_decay: self.idle_decay,
         };
-        let pool = Pool {
+        Pool {
             inner: Inner::new(&options, recycler),
             owns: PhantomData,
-        };
-        pool.prewarm(self.prewarm)?;
-        Ok(pool)
+        }
     }
 }
 
@@ -173,7 +178,12 @@ impl Pool<(), fn()> {
 }
 
 impl<T, R: Recycle<T>> Pool<T, R> {
-    fn inner(&self) -> &Inner<T, R> {
+    /// An unbounded pool of objects that `recycler` creates, resets and judges.
+    pub fn with(recycler: R) -> Self {
+        Builder::new().cold(recycler)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner<T, R> {
         // SAFETY: the handle is open, so the pool is live.
         unsafe { self.inner.as_ref() }
     }

@@ -251,3 +251,6 @@ impl<T, E, C: Fn() -> Result<T, E>> Recycle<T> for TryCreate<C> {
         (self.create)().map(|object| place.write(object))
     }
 }
+
+/// Owns a `T`, and is invariant in it: for what lets objects in and out.
+pub(crate) type Owned<T> = (T, PhantomData<fn(T) -> T>);

@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use crate::sync::{AtomicPtr, Ordering};
 
 const FIRST: u32 = if cfg!(loom) { 8 } else { 64 };
-const COUNT: usize = (u32::BITS - FIRST.trailing_zeros()) as usize;
+/// Segments that all indices need.
+const COUNT: usize = (u32::BITS - FIRST.trailing_zeros()) as usize + 1;
 
 /// See the module.
 pub(crate) struct Segments<T> {
@@ -42,16 +43,24 @@ impl<T: Default> Segments<T> {
         }
     }
 
+    /// The element, if its segment exists.
+    #[inline]
+    pub(crate) fn try_get(&self, index: u32) -> Option<&T> {
+        let (segment, place) = locate(index);
+        // Acquire: pairs with the Release in `ensure`.
+        let start = self.starts.get(segment)?.load(Ordering::Acquire);
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: a segment that is not null has `len_of(segment)` initialised elements
+        // until `drop`, and `locate` gives a place below that.
+        Some(unsafe { &*start.add(place) })
+    }
+
     /// The element, whose segment exists ([`Segments::ensure`] was called for it).
     #[inline]
     pub(crate) fn get(&self, index: u32) -> &T {
-        let (segment, place) = locate(index);
-        // Acquire: pairs with the Release in `ensure`.
-        let start = self.starts[segment].load(Ordering::Acquire);
-        assert!(!start.is_null(), "no element {index}");
-        // SAFETY: a segment that is not null has `len_of(segment)` initialised elements
-        // until `drop`, and `locate` gives a place below that.
-        unsafe { &*start.add(place) }
+        self.try_get(index).expect("the element was made before")
     }
 
     /// The element, made with its whole segment if need be.
@@ -128,6 +137,6 @@ mod tests {
             }
         }
         let (segment, place) = locate(u32::MAX);
-        assert!(segment < COUNT + 1 && place < len_of(segment));
+        assert!(segment < COUNT && place < len_of(segment));
     }
 }

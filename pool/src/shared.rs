@@ -422,11 +422,17 @@ impl Shared {
         Put::Done
     }
 
-    /// Returns a slot from a thread without a cache.
-    pub(crate) fn put_shared(&self, slot: NonNull<Object>, wake: &mut Vec<Waker>) -> Put {
+    /// Returns a slot from a thread without a cache. `borrowed`: the caller borrows the pool
+    /// beyond this call, so that it cannot close meanwhile.
+    pub(crate) fn put_shared(
+        &self,
+        slot: NonNull<Object>,
+        borrowed: bool,
+        wake: &mut Vec<Waker>,
+    ) -> Put {
         // The lock keeps the pool from closing, and so from going away, until we are done.
-        let registry = self.registry.lock();
-        if registry.closed {
+        let registry = (!borrowed).then(|| self.registry.lock());
+        if registry.as_ref().is_some_and(|registry| registry.closed) {
             return Put::Closed;
         }
         if self.is_surplus() {

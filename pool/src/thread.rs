@@ -27,7 +27,8 @@ use crate::cache::Cache;
 use crate::shared::Shared;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-const PLACES: usize = 16;
+/// 1 KiB of thread-local memory.
+const PLACES: usize = 64;
 
 #[repr(C)]
 struct Place {

@@ -5,11 +5,12 @@
 //! sleeps although an object came back. Every object carries a mark that says whether it is
 //! in use, and counts itself at creation and drop.
 
-use std::hint::black_box;
+use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use brickyard_pool::{GetTimeoutError, Pool, TryGetError};
 
