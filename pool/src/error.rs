@@ -13,6 +13,7 @@ pub enum TryGetError<E> {
 }
 
 /// Why [`Pool::get_timeout`](crate::Pool::get_timeout) gave nothing.
+#[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GetTimeoutError<E> {
@@ -33,6 +34,7 @@ impl<E: fmt::Display> fmt::Display for TryGetError<E> {
     }
 }
 
+#[cfg(feature = "std")]
 impl<E: fmt::Display> fmt::Display for GetTimeoutError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,6 +55,7 @@ impl<E: core::error::Error + 'static> core::error::Error for TryGetError<E> {
     }
 }
 
+#[cfg(feature = "std")]
 impl<E: core::error::Error + 'static> core::error::Error for GetTimeoutError<E> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {

@@ -226,7 +226,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
                 Some(Ok(())) => {}
                 // SAFETY: by contract; whether the slot is still ours is found out there.
                 Some(Err(refused)) => unsafe {
-                    Self::put_slow(inner, slot, place, Some(refused), borrowed)
+                    Self::put_slow(inner, slot, place, Some(refused), borrowed);
                 },
                 // SAFETY: as above.
                 None => unsafe { Self::put_slow(inner, slot, place, None, borrowed) },
