@@ -397,8 +397,19 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     }
 }
 
+/// Wakes all, also if one of them panics: each has a grant that nobody else will use.
 pub(crate) fn wake_all(wake: Vec<Waker>) {
-    wake.into_iter().for_each(Waker::wake);
+    struct Rest(Vec<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            wake_all(mem::take(&mut self.0));
+        }
+    }
+    let mut rest = Rest(wake);
+    while let Some(waker) = rest.0.pop() {
+        waker.wake();
+    }
+    mem::forget(rest);
 }
 
 /// A slot whose object was not created: back to the vacant ones, the permit too.

@@ -415,11 +415,22 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     ///
     /// What the recycler says; objects created before stay.
     pub fn prewarm(&self, objects: usize) -> Result<(), R::Error> {
-        let mut made = Vec::new();
-        while self.inner().shared.live() < objects && self.inner().shared.reserve() {
-            made.push(self.inner().create()?);
+        /// Shares what was made, also if creating the next fails or panics.
+        struct Made<'p, T, R: Recycle<T>>(&'p Inner<T, R>, Vec<Slot>);
+        impl<T, R: Recycle<T>> Drop for Made<'_, T, R> {
+            fn drop(&mut self) {
+                wake_all(self.0.shared.put_many_unused(&self.1));
+            }
         }
-        wake_all(self.inner().shared.put_many_unused(&made));
+        let mut made = Made(self.inner(), Vec::new());
+        while made.0.shared.live() < objects {
+            made.1.reserve(1);
+            if !made.0.shared.reserve() {
+                break;
+            }
+            let slot = made.0.create()?;
+            made.1.push(slot);
+        }
         Ok(())
     }
 

@@ -566,18 +566,12 @@ impl Shared {
         let low = self.depot.low_watermark(&self.storage);
         let surplus = low.min(last_low);
         let mut dropped = 0;
-        while dropped < surplus {
-            let taken = match self.depot.take(&self.storage, &mut pass) {
-                0 => self.depot.take_loose(&self.storage).map_or(0, |slot| {
-                    pass(slot);
-                    1
-                }),
-                taken => taken,
-            };
-            if taken == 0 {
-                break;
-            }
-            dropped += taken;
+        // One by one: a destructor that panics takes no other slot with it.
+        while dropped < surplus
+            && let Some(slot) = self.take_shared()
+        {
+            dropped += 1;
+            pass(slot);
         }
         if dropped > 0 {
             self.storage.release_vacant_chunks();
