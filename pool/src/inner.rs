@@ -397,19 +397,17 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     }
 }
 
-/// Wakes all, also if one of them panics: each has a grant that nobody else will use.
+/// Wakes all, also if one of them panics: each has a grant that nobody else will use. A
+/// second panic aborts.
 pub(crate) fn wake_all(wake: Vec<Waker>) {
-    struct Rest(Vec<Waker>);
+    struct Rest(alloc::vec::IntoIter<Waker>);
     impl Drop for Rest {
         fn drop(&mut self) {
-            wake_all(mem::take(&mut self.0));
+            self.0.by_ref().for_each(Waker::wake);
         }
     }
-    let mut rest = Rest(wake);
-    while let Some(waker) = rest.0.pop() {
-        waker.wake();
-    }
-    mem::forget(rest);
+    let mut rest = Rest(wake.into_iter());
+    rest.0.by_ref().for_each(Waker::wake);
 }
 
 /// A slot whose object was not created: back to the vacant ones, the permit too.
