@@ -5,6 +5,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::fmt;
 use core::panic::Location;
 use core::ptr::NonNull;
 
@@ -23,6 +24,16 @@ pub struct Holder {
     /// The thread that got it.
     #[cfg(feature = "std")]
     pub thread: std::thread::ThreadId,
+}
+
+impl fmt::Display for Holder {
+    /// One line of a leak report: `src/main.rs:12:5, for 3.2 s, by ThreadId(2)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.location)?;
+        #[cfg(feature = "std")]
+        write!(f, ", for {:.1?}, by {:?}", self.held_for, self.thread)?;
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

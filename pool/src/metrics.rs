@@ -222,6 +222,66 @@ impl fmt::Display for Metrics {
                 "brickyard_pool_dropped_total{{pool=\"{name}\",reason=\"{why}\"}} {count}"
             )?;
         }
-        Ok(())
+        self.write_wait_times(f)
+    }
+}
+
+impl Metrics {
+    /// The histogram of waiting times, cumulative as Prometheus wants it. Sums of times are
+    /// not kept, so it has no `_sum`.
+    fn write_wait_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.escape_default();
+        writeln!(
+            f,
+            "# HELP brickyard_pool_wait_seconds How long gets waited."
+        )?;
+        writeln!(f, "# TYPE brickyard_pool_wait_seconds histogram")?;
+        let mut so_far = 0;
+        for (limit, count) in self.wait_times.buckets() {
+            so_far += count;
+            write!(
+                f,
+                "brickyard_pool_wait_seconds_bucket{{pool=\"{name}\",le=\""
+            )?;
+            match limit {
+                Duration::MAX => f.write_str("+Inf")?,
+                limit => write!(f, "{}", limit.as_secs_f64())?,
+            }
+            writeln!(f, "\"}} {so_far}")?;
+        }
+        writeln!(
+            f,
+            "brickyard_pool_wait_seconds_count{{pool=\"{name}\"}} {so_far}"
+        )
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+
+    /// A line that Prometheus cannot read makes the whole page unreadable.
+    #[test]
+    fn every_line_is_a_comment_or_a_name_with_labels_and_a_number() {
+        let counters = Counters::new();
+        counters.note_wait(Duration::from_micros(3));
+        counters.note_wait(Duration::from_secs(5));
+        let mut metrics = Metrics {
+            name: "a \"quoted\" name",
+            ..Metrics::default()
+        };
+        counters.read(&mut metrics);
+        let text = metrics.to_string();
+        for line in text.lines().filter(|line| !line.starts_with("# ")) {
+            let (name, value) = line.rsplit_once(' ').expect("a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(
+                name.contains("{pool=\"a \\\"quoted\\\" name\"") && name.ends_with('}'),
+                "{line}"
+            );
+        }
+        assert!(text.contains("le=\"0.000004\"} 1\n"), "{text}");
+        assert!(text.contains("le=\"+Inf\"} 2\n"), "{text}");
     }
 }
