@@ -5,6 +5,8 @@
 //! sleeps although an object came back. Every object carries a mark that says whether it is
 //! in use, and counts itself at creation and drop.
 
+#![cfg(not(loom))]
+
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;

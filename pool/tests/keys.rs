@@ -5,6 +5,8 @@
 //! the pool forgets objects under keys when it is dropped. Objects say by their value which
 //! one they are, and count themselves.
 
+#![cfg(not(loom))]
+
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::HashSet;
 use std::thread;
