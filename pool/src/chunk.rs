@@ -96,7 +96,7 @@ unsafe impl Sync for Storage {}
 
 /// A chunk has about this many bytes, and at least one slot.
 const CHUNK_BYTES: usize = 64 * 1024;
-const MOST_SLOTS_PER_CHUNK: usize = 1024;
+const MOST_SLOTS_PER_CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
 
 impl Storage {
     /// Storage for at most `most_slots` objects of `object`.

@@ -74,8 +74,8 @@
 #![cfg_attr(not(any(test, loom, feature = "std")), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(
-    not(feature = "std"),
-    expect(dead_code, reason = "caches, decay and timed waits need threads")
+    any(loom, not(feature = "std")),
+    expect(dead_code, reason = "caches, decay and timed waits need threads; models drive parts")
 )]
 
 extern crate alloc;
@@ -85,25 +85,33 @@ extern crate std;
 #[doc = include_str!("design.md")]
 pub mod design {}
 
+#[cfg(not(loom))]
 mod buffer;
 #[expect(unsafe_code, reason = "the owner's words; indices without checks")]
 mod cache;
 #[expect(unsafe_code, reason = "raw memory of slots")]
 mod chunk;
+#[cfg(not(loom))]
 mod collection;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 mod decay;
 mod depot;
+#[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "guards own slots through raw pointers")]
 mod guard;
+#[cfg(not(loom))]
 mod holders;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "objects in slots; the pool's life by count")]
 mod inner;
 mod key;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "shared references to objects in slots")]
 mod keyed;
 mod metrics;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "get and return hand slots over")]
 mod pool;
 #[expect(unsafe_code, reason = "objects are created in place")]
@@ -120,15 +128,22 @@ mod thread;
 #[expect(unsafe_code, reason = "a slot changes threads")]
 mod wait;
 
+#[cfg(not(loom))]
 pub use buffer::{Buffer, BufferPool};
+#[cfg(not(loom))]
 pub use collection::{Cleared, Collection};
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 pub use error::GetTimeoutError;
+#[cfg(not(loom))]
 pub use error::TryGetError;
+#[cfg(not(loom))]
 pub use guard::{Pooled, PooledOwned};
+#[cfg(not(loom))]
 pub use holders::Holder;
 pub use key::Key;
+#[cfg(not(loom))]
 pub use keyed::Keyed;
 pub use metrics::{Dropped, Metrics, WaitHistogram};
+#[cfg(not(loom))]
 pub use pool::{Builder, Get, Pool};
 pub use recycle::{CreateReset, DropReason, Keep, Place, Placed, Recycle, TryCreate};

@@ -8,9 +8,13 @@ use alloc::vec::Vec;
 
 use crate::sync::{AtomicPtr, Ordering};
 
-const FIRST: u32 = if cfg!(loom) { 8 } else { 64 };
+const FIRST: u32 = if cfg!(loom) { 4 } else { 64 };
 /// Segments that all indices need.
-const COUNT: usize = (u32::BITS - FIRST.trailing_zeros()) as usize + 1;
+const COUNT: usize = if cfg!(loom) {
+    2
+} else {
+    (u32::BITS - FIRST.trailing_zeros()) as usize + 1
+};
 
 /// See the module.
 pub(crate) struct Segments<T> {

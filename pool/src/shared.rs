@@ -43,7 +43,7 @@ const HANDLE: usize = 1 << (usize::BITS - 1);
 /// Bytes of objects that one cache may hold, about.
 const CACHE_BYTES: usize = 1 << 20;
 /// Slow calls in scarce mode before plenty is tried again; doubles each time.
-const FIRST_SCARCE_CALLS: u64 = 64;
+const FIRST_SCARCE_CALLS: u64 = if cfg!(loom) { 1 } else { 64 };
 const MOST_SCARCE_CALLS: u64 = 1 << 16;
 
 /// The sizes that follow from a pool's options.

@@ -46,7 +46,7 @@ pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(all(not(loom), not(feature = "std")))]
 pub(crate) use spin::{Mutex, MutexGuard};
 
-/// loom's mutex in the shape of parking_lot's: no poison.
+/// loom's mutex in the shape of `parking_lot`'s: no poison.
 #[cfg(loom)]
 mod loom_lock {
     pub(crate) use loom::sync::MutexGuard;
