@@ -40,8 +40,8 @@ use core::ptr::NonNull;
 
 use crate::chunk::Object;
 use crate::sync::{
-    AtomicBool, AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell, heavy_barrier,
-    light_barrier,
+    AtomicBool, AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, Step, UnsafeCell,
+    heavy_barrier, left_out, light_barrier,
 };
 
 /// Most slots a cache holds.
@@ -234,6 +234,12 @@ impl Cache {
         self.state.lock()
     }
 
+    /// Owner: whether the cache is empty, also of what was drained since it last looked.
+    pub(crate) fn is_untouched(&self) -> bool {
+        // Relaxed: the owner's own word.
+        self.tail.load(Ordering::Relaxed) == BASE
+    }
+
     /// Slots in the cache; a hint while the owner runs.
     pub(crate) fn len(&self, held: &CacheState) -> usize {
         // Relaxed: a hint.
@@ -270,7 +276,9 @@ impl Cache {
         for index in held.drained_to..tail {
             take(self.read(index));
         }
-        held.drained_to = held.drained_to.max(tail);
+        if !left_out(Step::NoteDrained) {
+            held.drained_to = held.drained_to.max(tail);
+        }
     }
 
     /// Freezes and empties one cache. Any thread.
@@ -298,7 +306,12 @@ impl Cache {
     pub(crate) fn normalise(&self, held: &mut CacheState) {
         held.hits += self.budget.with_mut(|budget| {
             // SAFETY: as in `spend`; called by the owner.
-            BUDGET - core::mem::replace(unsafe { &mut *budget }, BUDGET)
+            let budget = unsafe { &mut *budget };
+            let spent = BUDGET - *budget;
+            if !left_out(Step::RenewBudget) {
+                *budget = BUDGET;
+            }
+            spent
         });
         if held.drained_to > BASE {
             // Relaxed: the owner's own word.

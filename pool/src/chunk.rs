@@ -160,7 +160,7 @@ impl Storage {
         stack.depth(&self.links)
     }
 
-    fn index(slot: NonNull<Object>) -> u32 {
+    pub(crate) fn index(slot: NonNull<Object>) -> u32 {
         // SAFETY: a slot pointer comes from `slot`, so its chunk is live (S3: the caller
         // holds it); the index lies right in front of the object, aligned because the
         // object's offset is a multiple of its alignment, and is never written again (S1).

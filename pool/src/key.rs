@@ -15,7 +15,7 @@
 //! nothing; the last user gives the slot back. Generations wrap after 2³¹ removals of one
 //! slot: a key that was kept that long may then name a newer object.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Step, left_out};
 
 /// Names an object that was put under a key; see [`Pool::insert`](crate::Pool::insert).
 ///
@@ -100,7 +100,12 @@ impl KeyState {
     pub(crate) fn leave(&self) -> bool {
         // AcqRel: what every user did with the object happens before its slot is returned
         // by the last.
-        let before = self.0.fetch_sub(REFERENCE, Ordering::AcqRel);
+        let release = if left_out(Step::ReleaseReader) {
+            Ordering::Relaxed
+        } else {
+            Ordering::AcqRel
+        };
+        let before = self.0.fetch_sub(REFERENCE, release);
         before & (REFERENCES | PUBLISHED) == REFERENCE
     }
 
@@ -111,7 +116,8 @@ impl KeyState {
             .0
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |state| {
                 let valid = state & PUBLISHED != 0 && generation(state) == key.generation;
-                valid.then(|| (state - PUBLISHED - REFERENCE).wrapping_add(GENERATION))
+                let raise = GENERATION * u64::from(!left_out(Step::RaiseGeneration));
+                valid.then(|| (state - PUBLISHED - REFERENCE).wrapping_add(raise))
             })
             .ok()?;
         Some(before & REFERENCES == REFERENCE)

@@ -75,7 +75,10 @@
 #![deny(unsafe_code)]
 #![cfg_attr(
     any(loom, not(feature = "std")),
-    expect(dead_code, reason = "caches, decay and timed waits need threads; models drive parts")
+    expect(
+        dead_code,
+        reason = "caches, decay and timed waits need threads; models drive parts"
+    )
 )]
 
 extern crate alloc;
@@ -111,6 +114,9 @@ mod key;
 #[expect(unsafe_code, reason = "shared references to objects in slots")]
 mod keyed;
 mod metrics;
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "objects of models, which loom watches")]
+mod models;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "get and return hand slots over")]
 mod pool;

@@ -34,7 +34,8 @@ use crate::chunk::{Object, Storage};
 use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
 use crate::metrics::{Counters, Metrics};
 use crate::sync::{
-    AtomicU64, AtomicUsize, Mutex, Ordering, asymmetric_fences_work, fence, heavy_barrier,
+    AtomicU64, AtomicUsize, Mutex, Ordering, Step, asymmetric_fences_work, fence, heavy_barrier,
+    left_out,
 };
 use crate::wait::{Grant, WaitQueue, Waiter};
 
@@ -207,6 +208,11 @@ impl Shared {
 
     /// Takes the right to create an object, if the bound allows it.
     pub(crate) fn reserve(&self) -> bool {
+        if left_out(Step::CountAtOnce) {
+            let live = self.live();
+            self.live.store(HANDLE | (live + 1), Ordering::Relaxed);
+            return live < self.limits.capacity;
+        }
         // Relaxed, both: a counter; what creation does is published by other means.
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
@@ -223,6 +229,9 @@ impl Shared {
             // Acquire: pairs with the Release at the changes of mode.
             let mode = self.mode.load(Ordering::Acquire);
             if is_scarce(mode) {
+                if let Some(slot) = cache.and_then(|cache| self.take_left_over(cache)) {
+                    return Some(Grant::Idle(slot));
+                }
                 match self.take_scarce(mode) {
                     Ok(answer) => return answer,
                     Err(ModeChanged) => continue,
@@ -248,8 +257,7 @@ impl Shared {
         cache.normalise(&mut held);
         // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
-            // What a push in flight left here belongs to all now.
-            return cache.pop_locked(&mut held);
+            return None;
         }
         if self.limits.caches_open {
             cache.thaw(&mut held);
@@ -265,6 +273,27 @@ impl Shared {
         cache
             .pop_locked(&mut held)
             .or_else(|| self.depot.take_loose(&self.storage))
+    }
+
+    /// Owner, in scarce mode: a pop that met the freezing of the cache left its slots in it,
+    /// where nobody else sees them. Takes one, and makes the others loose (P2).
+    fn take_left_over(&self, cache: &Cache) -> Option<NonNull<Object>> {
+        if cache.is_untouched() {
+            return None;
+        }
+        let mut wake = Vec::new();
+        let first = {
+            let mut held = cache.lock();
+            cache.normalise(&mut held);
+            let first = cache.pop_locked(&mut held);
+            while let Some(slot) = cache.pop_locked(&mut held) {
+                self.depot.put_loose(&self.storage, slot);
+            }
+            first
+        };
+        self.serve(&mut wake);
+        wake.into_iter().for_each(Waker::wake);
+        first
     }
 
     /// Takes one slot for a thread without a cache.
@@ -332,7 +361,9 @@ impl Shared {
         }
         self.counters.note_steal();
         let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
-        self.empty_caches(&registry, &mut held);
+        if !left_out(Step::EmptyCaches) {
+            self.empty_caches(&registry, &mut held);
+        }
         while self.depot.take(&self.storage, |slot| {
             self.depot.put_loose(&self.storage, slot);
         }) > 0
@@ -371,7 +402,8 @@ impl Shared {
             return false;
         };
         let queue = self.queue.lock();
-        if !queue.is_empty() || !is_scarce(self.mode.load(Ordering::Relaxed)) {
+        let somebody_waits = !queue.is_empty() && !left_out(Step::AskQueue);
+        if somebody_waits || !is_scarce(self.mode.load(Ordering::Relaxed)) {
             return false;
         }
         let limit = self.scarce_limit.load(Ordering::Relaxed);
@@ -456,7 +488,9 @@ impl Shared {
     /// queue misses the waiter, the waiter's look at the stack finds the slot.
     pub(crate) fn serve(&self, wake: &mut Vec<Waker>) {
         // Pairs with the fence of the other caller of this function.
-        fence(Ordering::SeqCst);
+        if !left_out(Step::ServeFence) {
+            fence(Ordering::SeqCst);
+        }
         if self.queue.len() == 0 {
             return;
         }
@@ -525,7 +559,7 @@ impl Shared {
             let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
             self.empty_caches(&registry, &mut held);
             for held in &mut held {
-                held.closed = true;
+                held.closed = !left_out(Step::MarkClosed);
             }
             drop(held);
             registry.caches.clear();

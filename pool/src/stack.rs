@@ -19,7 +19,7 @@
 //!   who popped it.
 
 use crate::segments::Segments;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Step, left_out};
 
 /// A stack's words in an element.
 #[derive(Debug, Default)]
@@ -70,10 +70,15 @@ impl IndexStack {
             link.depth.store(depth + weight, Ordering::Relaxed);
             // Release: pairs with the Acquire in `pop`; hands the element over. Acquire on
             // failure: as the load above.
+            let publish = if left_out(Step::Publish) {
+                Ordering::Relaxed
+            } else {
+                Ordering::AcqRel
+            };
             match self.head.compare_exchange_weak(
                 head,
                 pack(tag, index + 1),
-                Ordering::AcqRel,
+                publish,
                 Ordering::Acquire,
             ) {
                 Ok(_) => return,
@@ -93,11 +98,12 @@ impl IndexStack {
             // Relaxed: if somebody has popped and changed it meanwhile, the tag differs
             // and the exchange fails.
             let next = link.next.load(Ordering::Relaxed);
+            let raised = tag.wrapping_add(u32::from(!left_out(Step::RaiseTag)));
             // AcqRel: Acquire takes the element over; Release keeps the chain of who
             // published what lies below. Acquire on failure: as the load above.
             match self.head.compare_exchange_weak(
                 head,
-                pack(tag.wrapping_add(1), next),
+                pack(raised, next),
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
