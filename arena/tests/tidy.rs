@@ -15,13 +15,18 @@ use std::path::{Path, PathBuf};
 const LINE_LIMIT: usize = 600;
 
 /// Folders with the project's own Rust files.
-const SOURCE_FOLDERS: [&str; 5] = [
+const SOURCE_FOLDERS: [&str; 7] = [
     "arena/src",
     "arena/tests",
     "arena/preload",
     "benches",
     "fuzz",
+    "pool/src",
+    "pool/tests",
 ];
+
+/// The libraries, each with a list of its modules.
+const CRATES: [&str; 2] = ["arena", "pool"];
 
 /// Macros that mark unfinished work. Joined here so that this file has none.
 const UNFINISHED: [&str; 3] = [
@@ -59,9 +64,10 @@ impl Source {
         self.code().take_while(move |(_, line)| !tests(line))
     }
 
-    /// Name of the module below `arena/src`; the files of a folder are one module.
+    /// Name of the module below `src`; the files of a folder are one module.
     fn module(&self) -> &str {
-        let path = self.path.strip_prefix("arena/src/").unwrap_or(&self.path);
+        let below = self.path.split_once("/src/");
+        let path = below.map_or(self.path.as_str(), |(_, path)| path);
         path.split('/')
             .next()
             .unwrap_or(path)
@@ -92,31 +98,29 @@ fn sources(folder: &str) -> Vec<Source> {
     found
 }
 
-/// The files of `arena/src` but `lib.rs`, which declares all modules.
-fn modules() -> Vec<Source> {
-    let files: Vec<Source> = sources("arena/src")
+/// The files of a crate's `src` but `lib.rs`, which declares all modules.
+fn modules(name: &str) -> Vec<Source> {
+    let files: Vec<Source> = sources(&format!("{name}/src"))
         .into_iter()
-        .filter(|source| source.path != "arena/src/lib.rs")
+        .filter(|source| source.module() != "lib")
         .collect();
     assert!(files.len() > 10, "the source files were not found");
     files
 }
 
-/// The modules in the order of `ARCHITECTURE.md`.
-fn listed() -> Vec<String> {
+/// The modules of a crate in the order of `ARCHITECTURE.md`.
+fn listed(name: &str) -> Vec<String> {
+    let begin = format!("```files {name}");
     let path = root().join("ARCHITECTURE.md");
     let text = fs::read_to_string(&path).expect("ARCHITECTURE.md can be read");
     let list: Vec<String> = text
         .lines()
-        .skip_while(|line| line.trim() != "```files arena")
+        .skip_while(|line| line.trim() != begin)
         .skip(1)
         .take_while(|line| line.trim() != "```")
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .collect();
-    assert!(
-        !list.is_empty(),
-        "ARCHITECTURE.md has no block ```files arena"
-    );
+    assert!(!list.is_empty(), "ARCHITECTURE.md has no block {begin}");
     list
 }
 
@@ -158,27 +162,30 @@ fn used_modules(line: &str) -> Vec<&str> {
 
 #[test]
 fn every_module_is_in_the_list_and_the_reverse() {
-    let listed = listed();
-    let mut names: Vec<String> = modules()
-        .iter()
-        .map(|file| file.module().to_owned())
-        .collect();
-    names.dedup();
-    let unlisted = names.iter().filter(|name| !listed.contains(name));
-    let absent = listed.iter().filter(|name| !names.contains(name));
-    let complaints: Vec<String> = unlisted
-        .map(|name| format!("arena/src/{name}: not in the list of ARCHITECTURE.md"))
-        .chain(absent.map(|name| format!("ARCHITECTURE.md: lists {name}, which is not there")))
-        .collect();
+    let mut complaints = Vec::new();
+    for krate in CRATES {
+        let listed = listed(krate);
+        let files = modules(krate);
+        let has = |name: &str| files.iter().any(|file| file.module() == name);
+        let unlisted = files
+            .iter()
+            .filter(|file| !listed.iter().any(|name| name == file.module()));
+        let absent = listed.iter().filter(|name| !has(name));
+        complaints
+            .extend(unlisted.map(|file| format!("{}: not in ARCHITECTURE.md's list", file.path)));
+        complaints.extend(
+            absent.map(|name| format!("ARCHITECTURE.md: {krate} lists {name}, which is not there")),
+        );
+    }
     report(&complaints);
 }
 
 #[test]
 fn each_module_uses_only_modules_above_it() {
-    let listed = listed();
-    let place = |name: &str| listed.iter().position(|listed| listed == name);
     let mut complaints = Vec::new();
-    for file in modules() {
+    for file in CRATES.into_iter().flat_map(modules) {
+        let listed = listed(file.path.split('/').next().unwrap_or(""));
+        let place = |name: &str| listed.iter().position(|listed| listed == name);
         let Some(own) = place(file.module()) else {
             continue;
         };
@@ -202,7 +209,8 @@ fn each_module_uses_only_modules_above_it() {
 #[test]
 fn atomics_are_named_in_sync_only() {
     let mut complaints = Vec::new();
-    for file in modules().iter().filter(|file| file.module() != "sync") {
+    let files = CRATES.into_iter().flat_map(modules);
+    for file in files.filter(|file| file.module() != "sync") {
         for (number, line) in file.product_code() {
             if ["core", "std", "loom"]
                 .iter()
@@ -245,10 +253,17 @@ fn files_are_short_and_finished() {
 /// `lib.rs` is the register of unsafe: which modules, and why.
 #[test]
 fn unsafe_stays_where_the_register_allows_it() {
-    let lib = fs::read_to_string(root().join("arena/src/lib.rs")).expect("lib.rs can be read");
+    let complaints: Vec<String> = CRATES.into_iter().flat_map(unregistered).collect();
+    report(&complaints);
+}
+
+/// What is wrong with a crate's register.
+fn unregistered(krate: &str) -> Vec<String> {
+    let register = format!("{krate}/src/lib.rs");
+    let lib = fs::read_to_string(root().join(&register)).expect("lib.rs can be read");
     assert!(
         lib.contains("#![deny(unsafe_code)]"),
-        "arena/src/lib.rs: does not deny unsafe_code"
+        "{register}: does not deny unsafe_code"
     );
     let mut allowed = Vec::new();
     let mut complaints = Vec::new();
@@ -277,14 +292,14 @@ fn unsafe_stays_where_the_register_allows_it() {
             if reason.is_none_or(|reason| reason.split_whitespace().count() < 3) {
                 let number = index + 1;
                 complaints.push(format!(
-                    "arena/src/lib.rs:{number}: {module} may be unsafe for no reason that says anything"
+                    "{register}:{number}: {module} may be unsafe for no reason that says anything"
                 ));
             }
             allowed.push(module.to_owned());
         }
         attributes.clear();
     }
-    for file in modules()
+    for file in modules(krate)
         .iter()
         .filter(|file| !allowed.iter().any(|name| name == file.module()))
     {
@@ -300,9 +315,9 @@ fn unsafe_stays_where_the_register_allows_it() {
     }
     assert!(
         !allowed.is_empty(),
-        "arena/src/lib.rs: no module may be unsafe; the register was not read"
+        "{register}: no module may be unsafe; the register was not read"
     );
-    report(&complaints);
+    complaints
 }
 
 /// The rules above are only as good as their reading of the sources.

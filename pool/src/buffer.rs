@@ -7,6 +7,7 @@ use core::ops::{Deref, DerefMut};
 
 use crate::collection::Cleared;
 use crate::guard::PooledOwned;
+use crate::metrics::Metrics;
 use crate::pool::{Builder, Pool};
 
 /// Smallest size class.
@@ -100,7 +101,7 @@ impl BufferPool {
     }
 
     /// Room of a new buffer in bytes, and metrics, of each class.
-    pub fn metrics(&self) -> impl Iterator<Item = (usize, crate::Metrics)> + '_ {
+    pub fn metrics(&self) -> impl Iterator<Item = (usize, Metrics)> + '_ {
         let classes = self.classes.iter().enumerate();
         classes.map(|(class, pool)| (SMALLEST_BYTES << class, pool.metrics()))
     }

@@ -127,6 +127,10 @@ mod segments;
 #[expect(unsafe_code, reason = "thread exit meets a pool that may be gone")]
 mod shared;
 mod stack;
+#[cfg_attr(
+    all(not(loom), feature = "std", target_os = "linux"),
+    expect(unsafe_code, reason = "the system call behind the asymmetric fence")
+)]
 mod sync;
 #[cfg(all(feature = "std", not(loom)))]
 #[expect(unsafe_code, reason = "the table of a thread's caches")]

@@ -4,11 +4,12 @@
 //! ([`Step`]): the twin shows that the model would see it. The objects are cells that loom
 //! watches: two users at once, or one who does not see what the last did, is an error.
 
+mod waiting;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use core::task::Waker;
 
 use loom::sync::Arc;
 use loom::thread;
@@ -17,6 +18,7 @@ use crate::cache::Cache;
 use crate::chunk::{Object, Storage};
 use crate::depot::Depot;
 use crate::key::KeyState;
+use crate::metrics::Metrics;
 use crate::shared::{Limits, Put, Shared};
 use crate::stack::IndexStack;
 use crate::sync::{Step, UnsafeCell, without};
@@ -385,101 +387,6 @@ fn loom_a_bound_counted_in_two_steps_is_passed() {
     without(Step::CountAtOnce, bound);
 }
 
-fn wake_up() {
-    model(|| {
-        let world = World::new(1);
-        let cache = world.cache();
-        let slot = world.get(&cache);
-        world.shared.become_scarce();
-        let waits = { thread::spawn(move || world.shared.wait(Waker::noop(), &mut Vec::new())) };
-        let mut wake = Vec::new();
-        world.shared.put_shared(slot, true, &mut wake);
-        let waiter = waits.join().unwrap();
-        assert!(waiter.poll(Waker::noop()).is_some(), "a wake-up is lost");
-    });
-}
-
-#[test]
-fn loom_a_return_wakes_who_waits() {
-    wake_up();
-}
-
-#[test]
-#[should_panic(expected = "a wake-up is lost")]
-fn loom_without_the_fence_a_wake_up_is_lost() {
-    without(Step::ServeFence, wake_up);
-}
-
-fn cancel(pass_on: bool) {
-    model(move || {
-        let world = World::new(1);
-        let cache = world.cache();
-        let slot = world.get(&cache);
-        let waiter = world.shared.wait(Waker::noop(), &mut Vec::new());
-        let returns = {
-            let slot = Sent(slot);
-            thread::spawn(move || {
-                let Sent(slot) = { slot };
-                world.shared.put_shared(slot, true, &mut Vec::new());
-            })
-        };
-        if let Some(Grant::Idle(slot)) = world.shared.stop_waiting(&waiter)
-            && pass_on
-        {
-            world.shared.put_shared(slot, true, &mut Vec::new());
-        }
-        returns.join().unwrap();
-        world.get(&cache);
-    });
-}
-
-#[test]
-fn loom_a_grant_that_nobody_wants_any_more_is_passed_on() {
-    cancel(true);
-}
-
-#[test]
-#[should_panic(expected = "an object is idle")]
-fn loom_without_passing_it_on_a_grant_is_lost() {
-    cancel(false);
-}
-
-fn close() {
-    model(|| {
-        let world = World::new(2);
-        let cache = world.cache();
-        let slot = world.get(&cache);
-        let returns = {
-            let slot = Sent(slot);
-            thread::spawn(move || {
-                let Sent(slot) = { slot };
-                if !world.put(&cache, slot) {
-                    return false;
-                }
-                world.objects.use_one(slot);
-                world.shared.release_permit(&mut Vec::new())
-            })
-        };
-        let mine = world.shared.close(|slot| {
-            world.objects.use_one(slot);
-            assert!(!world.shared.release_permit(&mut Vec::new()));
-        });
-        let theirs = returns.join().unwrap();
-        assert!(mine ^ theirs, "the pool is freed by one");
-    });
-}
-
-#[test]
-fn loom_a_closed_pool_is_freed_once() {
-    close();
-}
-
-#[test]
-#[should_panic(expected = "the pool is freed by one")]
-fn loom_without_marked_caches_a_return_is_lost() {
-    without(Step::MarkClosed, close);
-}
-
 fn decay() {
     model(|| {
         let world = World::new(1);
@@ -511,50 +418,6 @@ fn loom_decay_loses_no_slot() {
 #[should_panic]
 fn loom_decay_without_a_note_of_what_was_drained_doubles_a_slot() {
     without(Step::NoteDrained, decay);
-}
-
-fn plenty_against_wait() {
-    model(|| {
-        let world = World::new(2);
-        let cache = world.cache();
-        let (held, idle) = (world.get(&cache), world.get(&cache));
-        world.shared.become_scarce();
-        world.shared.put_shared(idle, true, &mut Vec::new());
-        let waits = {
-            thread::spawn(move || {
-                let slot = world.shared.take_slow(None).is_some();
-                (slot, world.shared.wait(Waker::noop(), &mut Vec::new()))
-            })
-        };
-        let returns = {
-            let held = Sent(held);
-            thread::spawn(move || {
-                let Sent(held) = { held };
-                assert!(!world.put(&cache, held));
-            })
-        };
-        // A get that tries plenty again, finds nothing, and makes objects scarce again.
-        let tried = world.shared.take_slow(None).is_some();
-        let (slot, waiter) = waits.join().unwrap();
-        returns.join().unwrap();
-        let granted = waiter.poll(Waker::noop()).is_some();
-        let users = usize::from(tried) + usize::from(slot);
-        assert!(
-            granted || users == 2,
-            "a waiter sleeps beside an idle object"
-        );
-    });
-}
-
-#[test]
-fn loom_the_mode_does_not_change_under_a_waiter() {
-    plenty_against_wait();
-}
-
-#[test]
-#[should_panic(expected = "a waiter sleeps beside an idle object")]
-fn loom_without_asking_the_queue_a_waiter_sleeps_on() {
-    without(Step::AskQueue, plenty_against_wait);
 }
 
 fn key_removal() {
@@ -635,7 +498,7 @@ fn hits() {
         let before = cache.lock().hits;
         let reader = {
             thread::spawn(move || {
-                let mut metrics = crate::Metrics::default();
+                let mut metrics = Metrics::default();
                 world.shared.read_metrics(&mut metrics);
                 metrics.hits
             })

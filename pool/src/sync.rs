@@ -172,7 +172,6 @@ pub(crate) fn asymmetric_fences_work() -> bool {
 pub(crate) use membarrier::{asymmetric_fences_work, heavy_barrier};
 
 #[cfg(all(not(loom), feature = "std", target_os = "linux"))]
-#[expect(unsafe_code, reason = "the system call")]
 mod membarrier {
     use super::{AtomicU32, Ordering, fence};
 

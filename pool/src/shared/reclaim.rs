@@ -1,0 +1,87 @@
+//! How idle slots leave the pool: decay, trim, close.
+
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use super::{HANDLE, Shared};
+use crate::chunk::Object;
+use crate::sync::{Ordering, Step, left_out};
+
+impl Shared {
+    /// Closes the pool: from now on what comes back is dropped by who brings it. Passes
+    /// every idle slot to `drop_idle`, which drops the object and releases its permit.
+    /// Returns whether the caller frees the pool.
+    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<Object>)) -> bool {
+        {
+            let mut registry = self.registry.lock();
+            registry.closed = true;
+            let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+            self.empty_caches(&registry, &mut held);
+            for held in &mut held {
+                held.closed = !left_out(Step::MarkClosed);
+            }
+            drop(held);
+            registry.caches.clear();
+        }
+        self.drain_depot(&mut drop_idle);
+        {
+            let _queue = self.queue.lock();
+            // AcqRel: as in `drop_reference`. One reference more for ourselves, so that
+            // nobody frees the pool before the lock is released.
+            self.live.fetch_sub(HANDLE - 1, Ordering::AcqRel);
+        }
+        self.drop_reference()
+    }
+
+    fn drain_depot(&self, pass: &mut impl FnMut(NonNull<Object>)) {
+        while let Some(slot) = self.take_shared() {
+            pass(slot);
+        }
+    }
+
+    /// Makes all idle slots loose and passes them on one by one; caches open again when
+    /// their owners come by.
+    pub(crate) fn trim(&self, mut pass: impl FnMut(NonNull<Object>)) {
+        {
+            let registry = self.registry.lock();
+            let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+            self.empty_caches(&registry, &mut held);
+        }
+        self.drain_depot(&mut pass);
+        self.storage.release_vacant_chunks();
+    }
+
+    /// One epoch of the decay: caches whose owners did nothing since the last one are
+    /// emptied, and what was not needed for two epochs is passed on to be dropped.
+    /// `last_low` is the low watermark of the epoch before; returns this one's.
+    pub(crate) fn decay(&self, last_low: usize, mut pass: impl FnMut(NonNull<Object>)) -> usize {
+        self.drain_sleepers();
+        let low = self.depot.low_watermark(&self.storage);
+        let surplus = low.min(last_low);
+        let mut dropped = 0;
+        // One by one: a destructor that panics takes no other slot with it.
+        while dropped < surplus
+            && let Some(slot) = self.take_shared()
+        {
+            dropped += 1;
+            pass(slot);
+        }
+        if dropped > 0 {
+            self.storage.release_vacant_chunks();
+        }
+        low.saturating_sub(dropped)
+    }
+
+    /// Empties the caches of threads that did nothing since the last call.
+    fn drain_sleepers(&self) {
+        let registry = self.registry.lock();
+        for cache in &registry.caches {
+            let mut held = cache.lock();
+            // In scarce mode every cache is frozen, and the mode does not become scarce
+            // while we hold the registry (P3): the magazines do not break P2.
+            if cache.sleeps(&mut held) && !cache.is_frozen(&held) && cache.len(&held) > 0 {
+                self.drain_to_depot(cache, &mut held);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Defects that other pools have had, and edges that users meet.
+//!
+//! What could go wrong: a reset that panics loses its slot; exiting threads leave objects or
+//! caches behind; a pool that closes while guards come back on other threads drops an object
+//! twice or never; a big object passes over the stack; a type that must not change threads
+//! does; a burst is kept for ever. Objects count themselves.
+
+#![cfg(not(loom))]
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Instant;
+
+use brickyard_pool::{CreateReset, DropReason, Key, Keyed, Pool, Pooled, PooledOwned};
+
+#[derive(Clone, Default)]
+struct Census(Arc<AtomicUsize>);
+
+struct Counted(Census);
+
+impl Census {
+    fn create(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Counted(self.clone())
+    }
+
+    fn live(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_panicking_resets_lose_no_slot() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let census = Census::default();
+    let resets = AtomicUsize::new(0);
+    let recycler = CreateReset::new(
+        || census.create(),
+        |_: &mut Counted| {
+            let number = resets.fetch_add(1, Ordering::SeqCst);
+            assert!(number % 2 == 1, "every other reset panics");
+        },
+    );
+    let Ok(pool) = Pool::builder().capacity(8).build_with(recycler);
+    for _ in 0..200_000 {
+        let one = pool.try_get().map_err(|_| ()).expect("no slot is lost");
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(one)));
+    }
+    let _ = std::panic::take_hook();
+    assert_eq!(pool.metrics().dropped.by(DropReason::Panicked), 100_000);
+    let all: Vec<_> = (0..8).map(|_| pool.try_get().is_ok()).collect();
+    assert_eq!(all, [true; 8]);
+}
+
+#[test]
+fn short_threads_leave_one_cache_and_two_objects() {
+    let census = Census::default();
+    let pool = Pool::new(|| census.create());
+    for _ in 0..10_000 {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let Ok(_one) = pool.get();
+                let Ok(_two) = pool.get();
+            });
+        });
+    }
+    assert_eq!((census.live(), pool.metrics().caches), (2, 1));
+}
+
+#[test]
+fn five_thousand_live_threads_share_a_pool_and_leave_nothing() {
+    const THREADS: usize = 5_000;
+    let census = Census::default();
+    let pool = Pool::new(|| census.create());
+    let all = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let body = || {
+                let Ok(one) = pool.get();
+                all.wait();
+                drop(one);
+            };
+            thread::Builder::new()
+                .stack_size(64 * 1024)
+                .spawn_scoped(scope, body)
+                .expect("the system has threads");
+        }
+    });
+    assert!(census.live() >= THREADS);
+    pool.trim();
+    assert_eq!((census.live(), pool.metrics().slot_bytes), (0, 0));
+}
+
+#[test]
+fn a_pool_that_closes_while_guards_come_back_drops_each_object_once() {
+    let census = Census::default();
+    for round in 0..2_000 {
+        let capacity = if round % 2 == 0 { 4 } else { usize::MAX };
+        let creates = census.clone();
+        let pool = Pool::builder()
+            .capacity(capacity)
+            .build(move || creates.create());
+        let mut guards: Vec<_> = (0..4)
+            .map(|_| pool.try_get().map_err(|_| ()).expect("four").into_owned())
+            .collect();
+        let half = guards.split_off(2);
+        thread::scope(|scope| {
+            scope.spawn(move || drop(half));
+            scope.spawn(move || drop(pool));
+            drop(guards);
+        });
+        assert_eq!(census.live(), 0, "round {round}");
+    }
+}
+
+#[test]
+fn more_pools_than_the_hot_table_has_places_come_and_go() {
+    let census = Census::default();
+    for _ in 0..20 {
+        let pools: Vec<_> = (0..200).map(|_| Pool::new(|| census.create())).collect();
+        for _ in 0..3 {
+            for pool in &pools {
+                let Ok(_one) = pool.get();
+            }
+        }
+        assert_eq!(census.live(), 200, "each thread has one cache of each pool");
+        drop(pools);
+        assert_eq!(census.live(), 0);
+    }
+}
+
+#[test]
+fn a_burst_is_gone_after_two_epochs_of_use() {
+    let census = Census::default();
+    let pool = Pool::builder()
+        .idle_decay(Duration::from_millis(2))
+        .build(|| census.create());
+    let burst: Vec<_> = (0..5_000).map(|_| pool.get()).collect();
+    drop(burst);
+    assert_eq!(census.live(), 5_000);
+    let limit = Instant::now() + Duration::from_secs(20);
+    while census.live() > 128 && Instant::now() < limit {
+        let Ok(_one) = pool.get();
+    }
+    assert!(census.live() <= 128, "{} are kept", census.live());
+    assert!(pool.metrics().dropped.by(DropReason::Idle) >= 4_872);
+}
+
+#[test]
+fn what_is_beyond_the_retention_limit_is_dropped_at_return() {
+    let census = Census::default();
+    let pool = Pool::builder().retain(64).build(|| census.create());
+    drop((0..5_000).map(|_| pool.get()).collect::<Vec<_>>());
+    assert!(census.live() <= 64 + 64 + 128, "{} are kept", census.live());
+    assert!(pool.metrics().dropped.by(DropReason::Surplus) > 4_000);
+}
+
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+#[test]
+fn objects_of_any_size_and_alignment_have_places_of_their_own() {
+    let pages = Pool::new(|| Page([1; 4096]));
+    let held: Vec<_> = (0..40).map(|_| pages.get()).collect();
+    for page in &held {
+        let page = page.as_ref().expect("creation cannot fail");
+        assert_eq!(core::ptr::from_ref(&**page).addr() % 4096, 0);
+        assert!(page.0.iter().all(|&byte| byte == 1));
+    }
+    let nothing = Pool::builder().capacity(3).build(|| ());
+    let held: Vec<_> = (0..3).map(|_| nothing.try_get().is_ok()).collect();
+    assert_eq!(held, [true; 3]);
+    let big = Pool::new(|| [7_u8; 64 * 1024]);
+    // On a stack that has no room for the object.
+    let small = thread::Builder::new().stack_size(48 * 1024);
+    thread::scope(|scope| {
+        let Ok(one) = big.get();
+        let one = one.into_owned();
+        let user = small.spawn_scoped(scope, move || one.iter().map(|&b| u64::from(b)).sum());
+        let sum: u64 = user.expect("a thread").join().expect("no overflow");
+        assert_eq!(sum, 7 * 64 * 1024);
+    });
+}
+
+#[test]
+fn a_future_that_is_dropped_gives_its_object_to_the_next() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let pool = Arc::new(Pool::builder().capacity(2).build(|| 0_u64));
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..2_000_u64 {
+            let pool = Arc::clone(&pool);
+            tasks.spawn(async move {
+                let patience = Duration::from_micros(task % 7 * 40);
+                match tokio::time::timeout(patience, pool.get_async()).await {
+                    Ok(Ok(_one)) => tokio::task::yield_now().await,
+                    Err(_) => {}
+                }
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.expect("no panic");
+        }
+        let Ok(_one) = pool.get_async().await;
+        let Ok(_two) = pool.get_async().await;
+    });
+    assert_eq!((pool.metrics().live, pool.metrics().idle), (2, 2));
+}
+
+fn send<T: Send>() {}
+fn sync<T: Sync>() {}
+
+#[test]
+fn what_may_change_threads_is_what_the_object_allows() {
+    type Make = fn() -> core::cell::Cell<u8>;
+    // `Cell` is `Send` and not `Sync`.
+    send::<Pool<core::cell::Cell<u8>, Make>>();
+    sync::<Pool<core::cell::Cell<u8>, Make>>();
+    send::<Pooled<'_, core::cell::Cell<u8>, Make>>();
+    send::<PooledOwned<core::cell::Cell<u8>, Make>>();
+    sync::<PooledOwned<u8, fn() -> u8>>();
+    sync::<Keyed<'_, u8, fn() -> u8>>();
+    send::<Key>();
+}
