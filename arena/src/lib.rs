@@ -95,6 +95,9 @@ mod purge;
 mod size_class;
 mod units;
 
+mod bell;
+#[cfg(not(loom))]
+mod config;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "calls the operating system")]
 mod os;
@@ -145,6 +148,11 @@ mod stats;
 mod thread_cache;
 
 #[cfg(not(loom))]
+mod budget;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "waits on words; empties frozen caches")]
+mod harvest;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "turns bits into blocks; copies and zeroes them")]
 mod heap_core;
 #[cfg(not(loom))]
@@ -153,6 +161,8 @@ mod large;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "purges memory on which no block lives")]
 mod reclaim;
+#[cfg(not(loom))]
+mod slow_path;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "reads structures under their locks")]
 mod snapshot;
@@ -176,6 +186,8 @@ mod process;
 )]
 mod tls;
 
+#[cfg(not(loom))]
+pub use config::{Builder, HugePages};
 #[cfg(not(loom))]
 pub use faults::FaultPlan;
 #[cfg(not(loom))]

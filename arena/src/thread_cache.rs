@@ -13,27 +13,56 @@
 //! gives blocks 64 at a time.
 //!
 //! Invariants:
-//! - T1: `base <= top <= limit <= base + capacity`, for every class.
-//! - T2: the slots in `base .. top` hold blocks of the class that nobody else holds; the
-//!   slot below `base` holds null, for ever.
-//! - T3: only the owning thread writes; others read `top` and `requested` for statistics.
+//! - T1: `base + holes <= top <= limit <= base + capacity`, for every class.
+//! - T2: the slots in `base + holes .. top` hold blocks of the class that nobody else
+//!   holds; the `holes` slots below and the one below `base` hold null.
+//! - T3: only the owning thread writes, but for the harvest below; others read `top`,
+//!   `holes` and `requested` for statistics.
 //! - T4: a block is above `top` before it is given to anybody, and below it only after
 //!   it was received: at every instant each block has one holder.
+//! - T5: an operation of the process heap loads the thread's pointer to the cache once,
+//!   does one `pop` or `push` with it, and everything else under `lock`.
+//!
+//! # The harvest
+//!
+//! A thread that sleeps cannot give its blocks back, and `pop` and `push` are to stay
+//! free of atomic operations. So another thread takes them in four steps, under `lock`:
+//!
+//! ```text
+//! 1. freeze    the owner's pointer to the cache becomes null: new operations see no
+//!              cache, go the slow way and wait for `lock`
+//! 2. barrier   every thread passes a full barrier (membarrier): what the owner did
+//!              before is seen here, and by T5 at most one `pop` or `push` is under way,
+//!              for any length of time
+//! 3. take      | b0 | b1 | b2 | b3 |      ->      | null | null | null | b3 |
+//!                               ^ top                      holes = 3   ^ top
+//! 4. thaw      the owner's pointer comes back
+//! ```
+//!
+//! `top` does not move, so the store to it that the operation under way may still do is
+//! right: a `pop` takes `b3`, which was left, a `push` writes above it. Later ones find
+//! `b3` and then null, which is what an empty magazine looks like. The limit may fall to
+//! one above `top`, where that `push` still fits. The owner closes the holes when it comes
+//! to the slow path. The model is `loom_a_harvest_leaves_what_the_owner_may_take`.
 
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::size_class::{block_size, magazine_capacity};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
+};
 use crate::tally::Account;
 use crate::units::{CLASS_COUNT, ClassIndex};
 
-/// Entries that a magazine may hold before it has shown use.
+/// Entries that a magazine gets when it first grows.
 const FIRST_LIMIT: usize = 8;
-/// Bytes of blocks up to which the magazines of one thread may grow together.
-pub(crate) const MAX_CACHED_BYTES: usize = 1 << 20;
+/// Bytes of blocks that every magazine may hold without asking for room.
+const FREE_BYTES: usize = 256;
 /// Most blocks that move between a magazine and the middle tier at once.
 pub(crate) const MAX_BATCH: usize = 64;
+/// Most entries that any magazine holds.
+pub(crate) const MAX_ENTRIES: usize = 128;
 
 /// Index of the slot below the base of each class (T2).
 static SENTINELS: [u16; CLASS_COUNT] = sentinels();
@@ -74,6 +103,17 @@ pub(crate) enum Push {
     Twice,
 }
 
+/// What the caches of a heap may hold: for one of them, and for all together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room<'a> {
+    /// Most bytes of blocks that the limits of one cache allow.
+    pub(crate) each: usize,
+    /// Most bytes of blocks that the limits of all caches allow together.
+    pub(crate) all: usize,
+    /// Bytes of blocks that they allow now.
+    pub(crate) taken: &'a AtomicUsize,
+}
+
 /// The magazines of one thread.
 #[derive(Debug)]
 #[repr(C, align(4096))]
@@ -82,8 +122,24 @@ pub(crate) struct ThreadCache {
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
     /// Bytes that this thread asked for, less those that it freed.
     pub(crate) requested: Account,
-    /// Bytes of blocks that the limits allow together.
+    /// Held by the owner on its slow paths and by whoever harvests.
+    lock: RawLock,
+    /// Null slots at the bottom of each magazine (`lock`; statistics read it).
+    holes: [AtomicU8; CLASS_COUNT],
+    /// Bytes of blocks that the limits allow together, beyond what is free (`lock`).
     allowed: AtomicUsize,
+    /// Slow paths taken (`lock`; the harvest reads it).
+    visits: AtomicUsize,
+    /// The owner's pointer to this cache, or null where there is none to freeze (`lock`).
+    home: AtomicPtr<AtomicPtr<Self>>,
+    /// Whether threads without a cache share this one, under a lock.
+    shared: AtomicBool,
+    /// Whether a harvest is under way here (cache-store lock).
+    frozen: AtomicBool,
+    /// What the owner had done when it was looked at last, and since when it is the same,
+    /// in milliseconds (cache-store lock).
+    seen: AtomicUsize,
+    seen_ms: AtomicU64,
     /// Next in the list of all caches of the heap (cache-store lock).
     pub(crate) next: AtomicPtr<Self>,
     /// Next in the list of caches without a thread (cache-store lock).
@@ -110,16 +166,39 @@ impl ThreadCache {
         let cache = unsafe { memory.as_ref() };
         for class in ClassIndex::all() {
             let base = cache.base(class);
-            let first = FIRST_LIMIT.min(magazine_capacity(class.get()));
             // The slot below the base is null already (T2): not touching the slots keeps
             // those of unused classes from becoming resident.
             // SAFETY: the first slots are inside `slots`.
-            let limit = unsafe { base.add(first) };
+            let limit = unsafe { base.add(free_entries(class)) };
             cache.set_top(class, base);
             cache.set_limit(class, limit);
+            cache.set_holes(class, 0);
         }
         // Relaxed: published with the cache.
         cache.allowed.store(0, Ordering::Relaxed);
+        cache.home.store(ptr::null_mut(), Ordering::Relaxed);
+        cache.shared.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes the cache one that many threads share under a lock.
+    pub(crate) fn set_shared(&self) {
+        // Relaxed: used under that lock.
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::set_shared`] was called.
+    pub(crate) fn is_shared(&self) -> bool {
+        // Relaxed: as there.
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` while no harvest is under way. The owner calls it, and does everything but
+    /// single pops and pushes inside (T5).
+    pub(crate) fn locked<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.lock.acquire();
+        let result = f();
+        self.lock.release();
+        result
     }
 
     /// Takes the block that was pushed last, or null.
@@ -167,12 +246,18 @@ impl ThreadCache {
 
     /// Blocks of `class` in the magazine; any thread may ask.
     pub(crate) fn len(&self, class: ClassIndex) -> usize {
+        self.height(class).saturating_sub(self.holes(class))
+    }
+
+    /// Entries from the base to the top, holes included.
+    fn height(&self, class: ClassIndex) -> usize {
         (self.top(class).addr() - self.base(class).addr()) / size_of::<*mut u8>()
     }
 
-    /// Entries that the magazine of `class` may hold now.
-    fn allowance(&self, class: ClassIndex) -> usize {
-        (self.limit(class).addr() - self.base(class).addr()) / size_of::<*mut u8>()
+    /// Blocks that the magazine of `class` may hold now. Under the lock.
+    pub(crate) fn allowance(&self, class: ClassIndex) -> usize {
+        let entries = (self.limit(class).addr() - self.base(class).addr()) / size_of::<*mut u8>();
+        entries - self.holes(class)
     }
 
     /// Blocks to fetch when the magazine of `class` is empty.
@@ -180,15 +265,20 @@ impl ThreadCache {
         (self.allowance(class) / 2).clamp(1, MAX_BATCH)
     }
 
-    /// Doubles the limit of `class` within its capacity and the thread's allowance;
-    /// `false` when it stays.
-    pub(crate) fn grow(&self, class: ClassIndex) -> bool {
+    /// Doubles the limit of `class` within its capacity and the room there is; `false`
+    /// when it stays. Under the lock, without holes.
+    pub(crate) fn grow(&self, class: ClassIndex, room: Room<'_>) -> bool {
         let now = self.allowance(class);
-        let wanted = (now * 2).min(magazine_capacity(class.get()));
-        let added = (wanted - now) * block_size(class);
-        // Relaxed: only the owner touches it.
+        let wanted = (now * 2)
+            .max(FIRST_LIMIT)
+            .min(magazine_capacity(class.get()));
+        if wanted <= now {
+            return false;
+        }
+        let added = charge(class, wanted) - charge(class, now);
+        // Relaxed: under the lock; and a sum of numbers through which nothing is read.
         let sum = self.allowed.load(Ordering::Relaxed) + added;
-        if added == 0 || sum > MAX_CACHED_BYTES {
+        if sum > room.each || !claim(room, added) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);
@@ -197,9 +287,71 @@ impl ThreadCache {
         true
     }
 
+    /// Gives up the room that magazines other than that of `keep` have and do not use.
+    /// The owner, under the lock.
+    pub(crate) fn give_up_unused(&self, keep: ClassIndex, room: Room<'_>) {
+        for class in ClassIndex::all().filter(|&class| class != keep) {
+            self.close_holes(class);
+            let used = self.len(class).max(free_entries(class));
+            if used < self.allowance(class) {
+                self.lower_limit(class, used, room.taken);
+            }
+        }
+    }
+
+    /// Lowers the limit of `class` to `entries` blocks above the holes. Under the lock.
+    fn lower_limit(&self, class: ClassIndex, entries: usize, taken: &AtomicUsize) {
+        let less = charge(class, self.allowance(class)) - charge(class, entries);
+        // Relaxed: as in `grow`.
+        let sum = self.allowed.load(Ordering::Relaxed) - less;
+        self.allowed.store(sum, Ordering::Relaxed);
+        taken.fetch_sub(less, Ordering::Relaxed);
+        let above = self.holes(class) + entries;
+        // SAFETY: below the old limit, so inside the class's slots.
+        self.set_limit(class, unsafe { self.base(class).add(above) });
+    }
+
+    /// Gives up all room; the magazines are empty and the cache is about to be released.
+    pub(crate) fn give_up_all(&self, taken: &AtomicUsize) {
+        // Relaxed: as in `grow`.
+        taken.fetch_sub(self.allowed.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Bytes of blocks that the limits allow together, beyond what is free.
+    pub(crate) fn allowed(&self) -> usize {
+        // Relaxed: a number.
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a slow path, under the lock, and returns how many there were.
+    pub(crate) fn visit(&self) -> usize {
+        // Relaxed: written under the lock; the harvest reads a number.
+        let visits = self.visits.load(Ordering::Relaxed).wrapping_add(1);
+        self.visits.store(visits, Ordering::Relaxed);
+        visits
+    }
+
+    /// Moves the blocks of `class` down over the holes that a harvest left, if there are
+    /// any. The owner, under the lock.
+    pub(crate) fn close_holes(&self, class: ClassIndex) {
+        let holes = self.holes(class);
+        if holes == 0 {
+            return;
+        }
+        let (base, len, allowance) = (self.base(class), self.len(class), self.allowance(class));
+        self.set_holes(class, 0);
+        // SAFETY: the blocks lie in `base + holes .. base + holes + len` and go to the
+        // base, inside the class's slots; the limit falls by as much as the top (T1, T3).
+        unsafe {
+            ptr::copy(base.add(holes), base, len);
+            self.set_top(class, base.add(len));
+            self.set_limit(class, base.add(allowance));
+        }
+    }
+
     /// Fills the empty magazine of `class` with `blocks`, such that they pop in order.
     pub(crate) fn fill(&self, class: ClassIndex, blocks: &[*mut u8]) {
-        debug_assert!(self.len(class) == 0 && blocks.len() <= self.allowance(class));
+        debug_assert!(self.height(class) == 0 && blocks.len() <= self.allowance(class));
         let mut top = self.base(class);
         for &block in blocks.iter().rev().take(self.allowance(class)) {
             // SAFETY: at most the limit many entries from the base (T1, T3).
@@ -212,7 +364,8 @@ impl ThreadCache {
     }
 
     /// Removes the oldest blocks of `class`, at most as many as `out` holds; returns how
-    /// many. They are out of the cache when this returns (T4).
+    /// many. They are out of the cache when this returns (T4). Under the lock, without
+    /// holes.
     pub(crate) fn drain(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
         let base = self.base(class);
         let len = self.len(class);
@@ -225,6 +378,138 @@ impl ThreadCache {
             self.set_top(class, base.add(len - count));
         }
         count
+    }
+
+    /// Makes `word`, the owner's pointer to this cache, known to the harvest, or takes it
+    /// back with null; returns when no harvest is under way.
+    pub(crate) fn set_home(&self, word: *mut AtomicPtr<Self>) {
+        // Relaxed: under the lock.
+        self.locked(|| self.home.store(word, Ordering::Relaxed));
+    }
+
+    /// Forgets the owner and the room that it had: in the child of a fork, where the owner
+    /// is not.
+    pub(crate) fn orphan(&self, taken: &AtomicUsize) {
+        // Relaxed: the child has one thread.
+        self.home.store(ptr::null_mut(), Ordering::Relaxed);
+        self.give_up_all(taken);
+    }
+
+    /// Bytes of blocks that a harvest would take.
+    pub(crate) fn harvestable(&self) -> usize {
+        ClassIndex::all()
+            .map(|class| self.len(class).saturating_sub(1) * block_size(class))
+            .sum()
+    }
+
+    /// Since how many milliseconds the owner has done nothing that can be seen, as far as
+    /// the calls of this function show. Under the cache-store lock.
+    pub(crate) fn idle_for(&self, now_ms: u64) -> u64 {
+        // Relaxed, all: numbers; a wrong guess costs a refill.
+        let mut sum = self.visits.load(Ordering::Relaxed);
+        sum = sum.rotate_left(32) ^ self.requested.read();
+        for class in ClassIndex::all() {
+            sum = sum.rotate_left(5) ^ self.height(class);
+        }
+        if self.seen.swap(sum, Ordering::Relaxed) != sum {
+            self.seen_ms.store(now_ms, Ordering::Relaxed);
+        }
+        now_ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
+    }
+
+    /// Step 1 of a harvest; `false` if the owner is on a slow path or cannot be frozen.
+    /// Under the cache-store lock; [`Self::thaw`] must follow.
+    pub(crate) fn freeze(&self) -> bool {
+        if !self.lock.try_acquire() {
+            return false;
+        }
+        // Relaxed: under the lock.
+        let home = self.home.load(Ordering::Relaxed);
+        // SAFETY: the word is the owner's until it takes it back, for which it needs the
+        // lock; so the thread lives, and with it its word.
+        let Some(word) = (unsafe { home.as_ref() }) else {
+            self.lock.release();
+            return false;
+        };
+        // SeqCst: before the barrier of step 2, whatever the processor.
+        word.store(ptr::null_mut(), Ordering::SeqCst);
+        // Relaxed: under the cache-store lock.
+        self.frozen.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether [`Self::freeze`] froze it. Under the cache-store lock.
+    pub(crate) fn is_frozen(&self) -> bool {
+        // Relaxed: as in `freeze`.
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Step 3 of a harvest, for one class: takes all blocks but the newest, and the room
+    /// that they had; returns how many.
+    ///
+    /// # Safety
+    ///
+    /// The cache is frozen, and a barrier on every thread came after.
+    pub(crate) unsafe fn harvest(
+        &self,
+        class: ClassIndex,
+        out: &mut [*mut u8; MAX_ENTRIES],
+        taken: &AtomicUsize,
+    ) -> usize {
+        let (base, holes, height) = (self.base(class), self.holes(class), self.height(class));
+        let end = height.saturating_sub(1).max(holes);
+        let count = end - holes;
+        // SAFETY: the slots hold blocks (T2). A `pop` under way touches slot `height - 1`
+        // or, if it was seen already, the one that is now below it, which is `end` or
+        // above; a `push` the one above. So nobody else touches those below `end`.
+        unsafe {
+            ptr::copy_nonoverlapping(base.add(holes), out.as_mut_ptr(), count);
+            ptr::write_bytes(base.add(holes), 0, count);
+        }
+        let allowance = self.allowance(class);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 128 entries")]
+        self.set_holes(class, end as u8);
+        // The allowance is without holes; those just made had room until here.
+        let now = allowance - count;
+        let less = charge(class, allowance) - charge(class, now);
+        // Relaxed: as in `grow`.
+        self.allowed.store(
+            self.allowed.load(Ordering::Relaxed) - less,
+            Ordering::Relaxed,
+        );
+        taken.fetch_sub(less, Ordering::Relaxed);
+        // One above the top, where a `push` under way still fits.
+        let wanted = (height + 1 - end).max(free_entries(class));
+        if wanted < now {
+            self.lower_limit(class, wanted, taken);
+        }
+        count
+    }
+
+    /// Step 4 of a harvest.
+    pub(crate) fn thaw(&self) {
+        // Relaxed: under the lock and the cache-store lock.
+        self.frozen.store(false, Ordering::Relaxed);
+        let home = self.home.load(Ordering::Relaxed);
+        // SAFETY: as in `freeze`: we hold the lock.
+        if let Some(word) = unsafe { home.as_ref() } {
+            // Release: the owner that sees the pointer sees the harvest.
+            word.store(ptr::from_ref(self).cast_mut(), Ordering::Release);
+        }
+        self.lock.release();
+    }
+
+    fn holes(&self, class: ClassIndex) -> usize {
+        // Relaxed: written under the lock; statistics read a number.
+        let holes = self.holes.get(class.get());
+        holes.map_or(0, |holes| usize::from(holes.load(Ordering::Relaxed)))
+    }
+
+    fn set_holes(&self, class: ClassIndex, count: u8) {
+        if let Some(holes) = self.holes.get(class.get()) {
+            // Relaxed: as in `holes`.
+            holes.store(count, Ordering::Relaxed);
+        }
     }
 
     /// First slot of `class`.
@@ -263,4 +548,31 @@ impl ThreadCache {
     }
 }
 
-const _: () = assert!(CACHE_BYTES <= 32 * 1024);
+/// Blocks of `class` that its magazine may hold without asking for room.
+pub(crate) fn free_entries(class: ClassIndex) -> usize {
+    (FREE_BYTES / block_size(class)).min(FIRST_LIMIT)
+}
+
+/// Bytes of room that `entries` blocks of `class` need.
+fn charge(class: ClassIndex, entries: usize) -> usize {
+    entries.saturating_sub(free_entries(class)) * block_size(class)
+}
+
+/// Takes `bytes` of the room of all caches.
+fn claim(room: Room<'_>, bytes: usize) -> bool {
+    if bytes == 0 {
+        return true;
+    }
+    // Relaxed: a sum of numbers. The look before keeps threads that find no room from
+    // writing to a line that all share.
+    if room.taken.load(Ordering::Relaxed) + bytes > room.all {
+        return false;
+    }
+    if room.taken.fetch_add(bytes, Ordering::Relaxed) + bytes > room.all {
+        room.taken.fetch_sub(bytes, Ordering::Relaxed);
+        return false;
+    }
+    true
+}
+
+const _: () = assert!(CACHE_BYTES <= 32 * 1024 && MAX_ENTRIES <= 255);
