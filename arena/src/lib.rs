@@ -116,6 +116,9 @@ mod faults;
 )]
 mod page_map;
 
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "the cells that loom watches")]
+mod cache_models;
 #[expect(unsafe_code, reason = "links spans in a list under the class lock")]
 mod central;
 #[cfg(all(test, loom))]
