@@ -77,10 +77,11 @@ impl Bell {
         self.0.store(FAILED, Ordering::Relaxed);
     }
 
-    /// In the child of a fork: the thread is not there.
+    /// The thread is not there any more: it ends, or this is the child of a fork.
     #[cfg(not(loom))]
     pub(crate) fn forget(&self) {
-        // Relaxed: the child has one thread.
+        // Relaxed: a state only. A ring that this overwrites is one for which the thread
+        // that ends looked, or that finds none in the child.
         self.0.store(ABSENT, Ordering::Relaxed);
     }
 

@@ -38,7 +38,11 @@ impl World {
             lock: AtomicBool::new(false),
             top: AtomicUsize::new(4),
             slots: core::array::from_fn(|slot| {
-                UnsafeCell::new(if slot < 4 { slot as u32 } else { 0 })
+                UnsafeCell::new(if slot < 4 {
+                    u32::try_from(slot).unwrap()
+                } else {
+                    0
+                })
             }),
         }
     }

@@ -95,7 +95,10 @@ impl HeapCore {
         if !self.options.purge_thread() {
             return;
         }
-        match self.bell.ring(committed >= purge::START_GRANULES) {
+        // Relaxed: a guess; a thread that starts finds out for itself.
+        let start_it =
+            committed >= purge::START_GRANULES && self.owners.load(Ordering::Relaxed) > 0;
+        match self.bell.ring(start_it) {
             Duty::None => {}
             Duty::Wake => os::wake_one(self.bell.word()),
             Duty::Start => {
@@ -106,12 +109,28 @@ impl HeapCore {
         }
     }
 
+    /// A thread that owns a cache is about to end.
+    pub(crate) fn note_exit(&self) {
+        // SeqCst: before the ring, after which the purge thread looks.
+        if self.owners.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.ring(0);
+        }
+    }
+
     /// The purge thread: looks at the heap while there is something to give back, and
     /// sleeps until the bell rings when there is not.
-    pub(crate) fn purge_for_ever(&self) -> ! {
+    ///
+    /// Returns when no other thread owns a cache: a process ends with its last thread,
+    /// and this one must not keep it. The next that needs it starts another.
+    pub(crate) fn purge_while_wanted(&self) {
         let mut last = Last::default();
         loop {
             self.bell.begin();
+            // SeqCst: after `begin`; see `note_exit`.
+            if self.owners.load(Ordering::SeqCst) == 0 {
+                self.bell.forget();
+                return;
+            }
             if self.options.purge_thread() && self.look(&mut last) {
                 let pause = purge::pause_ms(self.options.decay_ms(), self.options.idle_ms());
                 // SAFETY: a static.

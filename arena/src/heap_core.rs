@@ -38,6 +38,9 @@ pub(crate) struct HeapCore {
     pub(crate) start_purging: Option<fn() -> bool>,
     /// Wakes it.
     pub(crate) bell: Bell,
+    /// Threads that have a cache of their own and will give it back: while there are some,
+    /// the purge thread stays.
+    pub(crate) owners: AtomicUsize,
     /// Whether the program was told that the soft limit is passed.
     pub(crate) told: AtomicBool,
     /// Bytes of blocks that the limits of all caches allow, beyond what is free.
@@ -81,6 +84,7 @@ impl HeapCore {
             options: Options::new(builder),
             start_purging,
             bell: Bell::new(),
+            owners: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             cacheable: AtomicUsize::new(0),
             shared: Lock::new(SharedCache::new()),

@@ -98,6 +98,8 @@ fn attach(options: Option<&Builder>) -> Option<&'static ThreadCache> {
         unsafe { CORE.release_cache(cache) };
         return None;
     }
+    // Relaxed: a count.
+    CORE.owners.fetch_add(1, Ordering::Relaxed);
     // Last: from now on a harvest may come, and this thread's end takes it back.
     own.set_home(tls::word());
     own_cache()
@@ -141,6 +143,7 @@ unsafe extern "C" fn thread_exit(cache: *mut c_void) {
         // SAFETY: the key's value is the cache that `attach` acquired for this thread,
         // which has just forgotten it.
         unsafe { CORE.release_cache(cache) };
+        CORE.note_exit();
     }
 }
 
@@ -168,6 +171,9 @@ unsafe extern "C" fn after_fork_in_child() {
         Stage::Owner(own) => ptr::from_ref(own),
         _ => ptr::null(),
     };
+    // Relaxed: the child has one thread.
+    CORE.owners
+        .store(usize::from(!own.is_null()), Ordering::Relaxed);
     // SAFETY: the child inherited the lock held (`before_fork`); no other thread exists.
     unsafe {
         CORE.caches.with_held(|store| {
@@ -188,7 +194,8 @@ fn start_purging() -> bool {
 
 extern "C" fn purge_thread(_: *mut c_void) -> *mut c_void {
     os::name_thread(c"brickyard-purge");
-    CORE.purge_for_ever()
+    CORE.purge_while_wanted();
+    ptr::null_mut()
 }
 
 /// Releases every lock.

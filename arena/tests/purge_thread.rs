@@ -216,3 +216,47 @@ fn a_forked_child_starts_a_purge_thread_of_its_own() {
         }
     }
 }
+
+/// What could go wrong: a process ends when its last thread does, and the purge thread is
+/// a thread. (Python's own tests fork in a thread and let that thread return.)
+#[test]
+fn a_process_ends_with_its_last_thread() {
+    extern "C" fn fork_and_return(status: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: as in the test above; the child ends by returning from here.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop(build(20));
+                let started = within(Duration::from_secs(5), || purge_thread().is_some());
+                // SAFETY: alarm and `_exit` have no preconditions.
+                unsafe {
+                    libc::alarm(20);
+                    if !started {
+                        libc::_exit(4);
+                    }
+                }
+            }
+            pid => {
+                // SAFETY: the pointer is to the integer of the thread that joins us.
+                unsafe { libc::waitpid(pid, status.cast(), 0) };
+            }
+        }
+        core::ptr::null_mut()
+    }
+    let _alone = alone();
+    let mut status = -1;
+    let mut thread = core::mem::MaybeUninit::<libc::pthread_t>::uninit();
+    // SAFETY: the function takes the pointer that it is given, which outlives the join; the
+    // thread was created if 0 was returned.
+    unsafe {
+        let failed = libc::pthread_create(
+            thread.as_mut_ptr(),
+            core::ptr::null(),
+            fork_and_return,
+            (&raw mut status).cast(),
+        );
+        assert_eq!(failed, 0);
+        libc::pthread_join(thread.assume_init(), core::ptr::null_mut());
+    }
+    assert!(libc::WIFEXITED(status), "the child hung or died: {status}");
+    assert_eq!(libc::WEXITSTATUS(status), 0);
+}

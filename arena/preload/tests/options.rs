@@ -36,7 +36,7 @@ fn a_program_that_takes_memory_until_null() {
             }
             taken += 1 << 20;
         }
-        println!("taken: {} MiB", taken >> 20);
+        eprintln!("taken: {} MiB", taken >> 20);
     });
 }
 
@@ -45,11 +45,10 @@ fn taken(name: &str, value: &str) -> (usize, String) {
         .env(name, value)
         .output()
         .expect("the test runs");
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = stdout.split("taken: ").nth(1).unwrap_or_default();
-    let mib = words.split(' ').next().and_then(|word| word.parse().ok());
     let stderr = stderr_of(&output);
-    (mib.unwrap_or_else(|| panic!("{stdout}{stderr}")), stderr)
+    let words = stderr.split("taken: ").nth(1).unwrap_or_default();
+    let mib = words.split(' ').next().and_then(|word| word.parse().ok());
+    (mib.unwrap_or_else(|| panic!("{stderr}")), stderr)
 }
 
 #[test]
@@ -142,8 +141,8 @@ fn a_program_that_frees_and_sleeps() {
         let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let words = line.and_then(|line| line.split_whitespace().nth(1));
-        println!("left: {} KiB", words.expect("the kernel says VmRSS"));
-        println!("threads: {:?}", threads());
+        eprintln!("left: {} KiB", words.expect("the kernel says VmRSS"));
+        eprintln!("threads: {:?}", threads());
     });
 }
 
@@ -154,11 +153,11 @@ fn the_purge_thread_runs_where_it_is_asked_for() {
             .env("BRICKYARD_PURGE_THREAD", value)
             .output()
             .expect("the test runs");
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        let words = stdout.split("left: ").nth(1).unwrap_or_default();
+        let stderr = stderr_of(&output);
+        let words = stderr.split("left: ").nth(1).unwrap_or_default();
         let kib = words.split(' ').next().and_then(|word| word.parse().ok());
-        let kib: usize = kib.unwrap_or_else(|| panic!("{stdout}{}", stderr_of(&output)));
-        (kib, stdout.contains("brickyard-purge"))
+        let kib: usize = kib.unwrap_or_else(|| panic!("{stderr}"));
+        (kib, stderr.contains("brickyard-purge"))
     };
     let (without, absent) = left("0");
     let (with, present) = left("1");
