@@ -77,11 +77,13 @@ impl Builder {
     /// sleep. Default: off.
     ///
     /// It is started when the heap first holds 4 MiB, sleeps while there is nothing to
-    /// give back, and takes no signals. A child of `fork` starts one of its own when it
-    /// needs to. It serves the heap of the process; a [`Heap`](crate::Heap) has none.
+    /// give back, takes no signals, and ends when the last thread does that ever
+    /// allocated. A child of `fork` starts one of its own when it needs to. It serves the
+    /// heap of the process; a [`Heap`](crate::Heap) has none.
     ///
     /// Leave it off in a library that is unloaded (`dlclose`), in a program that counts
-    /// on having one thread (`unshare`, `setns`), and where idle memory does not matter.
+    /// on having one thread (`unshare`, `setns`, Python's warning about `fork`) or ends
+    /// threads by the bare system call, and where idle memory does not matter.
     pub const fn purge_thread(mut self, on: bool) -> Self {
         self.purge_thread = on;
         self

@@ -272,7 +272,7 @@ impl Builder {
 
     /// Puts these options in force for the heap of the process, in place of all that were
     /// before. Takes effect from now on: memory that is held already is not given back
-    /// for a limit, and a purge thread that runs goes to sleep.
+    /// for a limit, and a purge thread that is not wanted any more sleeps.
     pub fn apply(self) {
         configure(&self);
     }

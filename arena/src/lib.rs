@@ -58,15 +58,28 @@
 //! A block that was freed twice may be handed out twice before that; a mode that checks
 //! each free at once is not in this version.
 //!
+//! # Options
+//!
+//! [`Arena::builder`] sets them in a `static`, with no code at run time: memory limits,
+//! decay, huge pages, what threads may keep, and the purge thread. [`Builder`] has the
+//! table. What gives memory back by hand:
+//!
+//! | | takes from caches | gives to the operating system |
+//! |---|---|---|
+//! | [`Arena::collect`] | the calling thread's | nothing |
+//! | [`Arena::purge`] | nothing | what is free in the heap |
+//! | [`Arena::trim`] | every thread's | what is free in the heap then |
+//!
 //! # Limits
 //!
 //! - Linux on x86-64 and aarch64. The page size is read at run time.
 //! - Memory goes back on the allocator's slow paths; a program whose threads all sleep
-//!   keeps what it has until it calls [`Arena::trim`].
+//!   keeps what it has until it calls [`Arena::trim`], unless [`Builder::purge_thread`] is
+//!   on.
 //! - Address space of segments is kept for reuse while the heap lives.
 //! - Signal handlers must not allocate, as with every `malloc`.
 //! - A forked child loses the free blocks that the caches of the parent's other threads
-//!   held (about a MiB a thread at most).
+//!   held (a MiB a thread at most, and 32 MiB or an eighth of the heap in all).
 //!
 //! # Features
 //!

@@ -260,3 +260,37 @@ fn a_process_ends_with_its_last_thread() {
     assert!(libc::WIFEXITED(status), "the child hung or died: {status}");
     assert_eq!(libc::WEXITSTATUS(status), 0);
 }
+
+#[test]
+fn its_options_can_be_changed_while_it_runs() {
+    let _alone = alone();
+    let default = Arena::builder().purge_thread(true);
+    let (go, inbox) = channel::<()>();
+    default.idle_after(Duration::MAX).apply();
+    let thread = thread::spawn(move || {
+        drop(build(8));
+        inbox.recv()
+    });
+    sleep(Duration::from_secs(2));
+    let kept = Arena::stats().cached;
+    default.idle_after(Duration::from_millis(100)).apply();
+    // Something to do, so that it looks again.
+    drop(build(8));
+    let taken = within(Duration::from_secs(5), || Arena::stats().cached * 3 < kept);
+    assert!(kept > 100 << 10, "{kept} bytes: taken before their time");
+    assert!(taken, "{kept} bytes, then\n{}", Arena::stats());
+    go.send(()).expect("it listens");
+    thread.join().expect("it ends").expect("it was told");
+
+    default.purge_thread(false).apply();
+    drop(build(60));
+    sleep(Duration::from_millis(1500));
+    let left = Arena::stats().committed;
+    default.apply();
+    drop(build(8));
+    let fell = within(Duration::from_secs(5), || {
+        Arena::stats().committed < 10 << 20
+    });
+    assert!(left > 40 << 20, "{left} bytes: it works when it is off");
+    assert!(fell, "{}", Arena::stats());
+}

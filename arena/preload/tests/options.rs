@@ -167,3 +167,100 @@ fn the_purge_thread_runs_where_it_is_asked_for() {
         "{without} KiB without, {with} with"
     );
 }
+
+/// What [`a_program_that_shows_its_options`] says.
+#[derive(Debug)]
+struct Shown {
+    /// Bytes in thread caches after much was freed, and two seconds of sleep later.
+    cached: [usize; 2],
+    /// Bytes that the heap holds after big blocks were freed and some time.
+    committed: usize,
+    /// Flags of a mapping, as the kernel names them.
+    flags: String,
+}
+
+/// Also the subject of the test below.
+#[test]
+fn a_program_that_shows_its_options() {
+    in_preloaded_child(this_test!(), || {
+        // SAFETY: the functions have no preconditions but that of `free`, whose blocks
+        // come from `malloc` just before.
+        unsafe {
+            let mut blocks = [core::ptr::null_mut(); 12];
+            blocks.fill_with(|| libc::malloc(3 << 20));
+            let smaps = std::fs::read_to_string("/proc/self/smaps").expect("proc is mounted");
+            let start = format!("{:x}-", blocks[0].addr());
+            let flags = smaps
+                .split(&start)
+                .nth(1)
+                .and_then(|rest| rest.split("VmFlags: ").nth(1))
+                .and_then(|rest| rest.lines().next());
+            eprintln!("flags: {} ;", flags.unwrap_or("unknown"));
+            blocks.into_iter().for_each(|block| libc::free(block));
+            for _ in 0..10 {
+                std::thread::sleep(core::time::Duration::from_millis(60));
+                libc::free(libc::malloc(64 << 10));
+            }
+            eprintln!("committed: {} ;", libc::mallinfo2().arena);
+            for size in [64, 512, 2048, 8192] {
+                let mut blocks = [core::ptr::null_mut(); 400];
+                blocks.fill_with(|| libc::malloc(size));
+                blocks.into_iter().for_each(|block| libc::free(block));
+            }
+            eprintln!("cached: {} ;", libc::mallinfo2().fsmblks);
+            // A heap that is worth a purge thread.
+            let mut blocks = [core::ptr::null_mut(); 50];
+            blocks.fill_with(|| libc::malloc(100_000));
+            blocks.into_iter().for_each(|block| libc::free(block));
+            std::thread::sleep(core::time::Duration::from_secs(2));
+            eprintln!("later: {} ;", libc::mallinfo2().fsmblks);
+        }
+    });
+}
+
+fn show(variables: &[(&str, &str)]) -> Shown {
+    let output = preloaded_test("a_program_that_shows_its_options")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the test runs");
+    let stderr = stderr_of(&output);
+    let value = |name: &str| -> String {
+        let rest = stderr.split(&format!("{name}: ")).nth(1);
+        let value = rest.and_then(|rest| rest.split(" ;").next());
+        value.unwrap_or_else(|| panic!("{stderr}")).to_owned()
+    };
+    let bytes = |name: &str| value(name).parse().expect("a number");
+    Shown {
+        cached: [bytes("cached"), bytes("later")],
+        committed: bytes("committed"),
+        flags: format!(" {} ", value("flags")),
+    }
+}
+
+#[test]
+fn each_variable_reaches_its_option() {
+    let default = show(&[("BRICKYARD_PURGE_THREAD", "1")]);
+    assert!(default.cached[0] > 300_000, "{default:?}");
+    // A block of each size stays, 213 KB at most.
+    assert!(default.cached[1] < 220_000, "{default:?}");
+    assert!(default.committed < 20 << 20, "{default:?}");
+    assert!(!default.flags.contains(" nh "), "{default:?}");
+    let other = show(&[
+        ("BRICKYARD_PURGE_THREAD", "1"),
+        ("BRICKYARD_IDLE_MS", "never"),
+        ("BRICKYARD_DECAY_MS", "never"),
+        ("BRICKYARD_HUGE_PAGES", "never"),
+    ]);
+    assert!(other.cached[1] > 300_000, "BRICKYARD_IDLE_MS: {other:?}");
+    assert!(other.committed > 30 << 20, "BRICKYARD_DECAY_MS: {other:?}");
+    let has_huge = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    assert!(
+        other.flags.contains(" nh ") || !has_huge,
+        "BRICKYARD_HUGE_PAGES: {other:?}"
+    );
+    let small = show(&[("BRICKYARD_THREAD_CACHE", "64K")]);
+    assert!(
+        small.cached[0] < 100_000,
+        "BRICKYARD_THREAD_CACHE: {small:?}"
+    );
+}
