@@ -1,4 +1,4 @@
-//! loom models of the harvest (`thread_cache.rs`): a magazine with the steps of `pop` and
+//! loom models of the harvest (`thread_cache/freeze.rs`): a magazine with the steps of `pop` and
 //! `push` in their order, its owner, and a thread that takes its blocks.
 //!
 //! loom knows no `membarrier`. A barrier that is passed wherever the owner happens to be
@@ -18,6 +18,8 @@ const SLOTS: usize = 5;
 struct World {
     pointer: AtomicBool,
     lock: AtomicBool,
+    busy: AtomicBool,
+    stop: AtomicBool,
     top: AtomicUsize,
     slots: [UnsafeCell<u32>; SLOTS],
 }
@@ -36,6 +38,8 @@ impl World {
         Self {
             pointer: AtomicBool::new(true),
             lock: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
             top: AtomicUsize::new(4),
             slots: core::array::from_fn(|slot| {
                 UnsafeCell::new(if slot < 4 {
@@ -115,11 +119,35 @@ impl World {
         everywhere();
     }
 
-    /// Steps 1 and 2.
-    fn freeze(&self) {
+    /// A slow path of the owner: takes all blocks, as a flush does.
+    fn flush(&self) -> Vec<u32> {
+        // Relaxed: as in `ThreadCache::alone`.
+        self.busy.store(true, Ordering::Relaxed);
+        everywhere();
+        // Acquire: as there.
+        while self.stop.load(Ordering::Acquire) {
+            self.busy.store(false, Ordering::Release);
+            self.acquire();
+            self.release();
+            self.busy.store(true, Ordering::Relaxed);
+            everywhere();
+        }
+        let taken = self.take(0);
+        self.top.store(1, Ordering::Relaxed);
+        everywhere();
+        // Release: as there.
+        self.busy.store(false, Ordering::Release);
+        taken
+    }
+
+    /// Steps 1 and 2; whether the owner was busy then.
+    fn freeze(&self) -> bool {
         self.acquire();
+        self.stop.store(true, Ordering::SeqCst);
         self.pointer.store(false, Ordering::SeqCst);
         seqcst_fence();
+        // Acquire: as in `ThreadCache::is_busy`.
+        self.busy.load(Ordering::Acquire)
     }
 
     /// Step 3: all but the newest.
@@ -138,7 +166,8 @@ impl World {
 
     /// Step 4.
     fn thaw(&self) {
-        // Release: as in `ThreadCache::thaw`.
+        // Release, both: as in `ThreadCache::thaw`.
+        self.stop.store(false, Ordering::Release);
         self.pointer.store(true, Ordering::Release);
         self.release();
     }
@@ -169,9 +198,16 @@ fn model(owner: fn(&World) -> Vec<u32>, harvest: fn(&World) -> Vec<u32>) {
 }
 
 fn harvest(world: &World) -> Vec<u32> {
-    world.freeze();
-    let taken = world.take(1);
+    let busy = world.freeze();
+    let taken = if busy { Vec::new() } else { world.take(1) };
     world.thaw();
+    taken
+}
+
+fn pop_and_flush(world: &World) -> Vec<u32> {
+    let mut taken = Vec::from([world.pop()]);
+    taken.extend(world.flush());
+    taken.retain(|&block| block != 0);
     taken
 }
 
@@ -199,6 +235,24 @@ fn loom_a_harvest_leaves_what_the_owner_may_take() {
 #[test]
 fn loom_a_harvest_leaves_room_for_what_the_owner_pushes() {
     model(pop_and_push, harvest);
+}
+
+/// The owner empties the magazine meanwhile.
+#[test]
+fn loom_a_harvest_leaves_an_owner_alone_that_is_busy() {
+    model(pop_and_flush, harvest);
+}
+
+/// The same with a harvest that does not look whether the owner is busy.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_a_harvest_of_a_busy_owner_is_caught() {
+    model(pop_and_flush, |world| {
+        world.freeze();
+        let taken = world.take(1);
+        world.thaw();
+        taken
+    });
 }
 
 /// Two harvests while one operation is under way.

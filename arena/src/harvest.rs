@@ -1,5 +1,5 @@
 //! Memory on its way back while the threads that freed it sleep: the free blocks in their
-//! caches, and what the purge thread does. The protocol is in `thread_cache.rs` and
+//! caches, and what the purge thread does. The protocol is in `thread_cache/freeze.rs` and
 //! `bell.rs`; when memory goes back is decided in `purge.rs`.
 
 use core::ptr;
@@ -66,7 +66,7 @@ impl HeapCore {
             let ordered = os::barrier_everywhere();
             store.for_each(|cache| {
                 if cache.is_frozen() {
-                    if ordered {
+                    if ordered && !cache.is_busy() {
                         self.harvest_cache(cache);
                     }
                     cache.thaw();
@@ -76,7 +76,7 @@ impl HeapCore {
         })
     }
 
-    /// `cache` is frozen, and a barrier came after.
+    /// `cache` is frozen, a barrier came after, and then its owner was not busy.
     fn harvest_cache(&self, cache: &ThreadCache) {
         for class in ClassIndex::all() {
             let mut blocks = [ptr::null_mut(); MAX_ENTRIES];

@@ -63,7 +63,7 @@ pub(crate) fn own_cache() -> Option<&'static ThreadCache> {
             return Some(cache);
         }
         // The harvest holds the lock until it has given the pointer back.
-        own.locked(|| {});
+        own.await_thaw();
     }
 }
 

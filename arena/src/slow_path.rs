@@ -5,6 +5,7 @@ use core::ptr;
 
 use crate::heap_core::HeapCore;
 use crate::purge;
+use crate::size_class::magazine_capacity;
 use crate::sync::Ordering;
 use crate::thread_cache::{MAX_BATCH, Push, Room, ThreadCache};
 use crate::units::{ClassIndex, GRANULE_SHIFT};
@@ -20,12 +21,12 @@ impl HeapCore {
     #[cold]
     #[inline(never)]
     pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
-        let block = cache.locked(|| self.refill_locked(cache, class));
+        let block = cache.alone(|| self.refill_alone(cache, class));
         self.after_slow_path(Some(cache));
         block
     }
 
-    fn refill_locked(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+    fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
         let visits = cache.visit();
         cache.close_holes(class);
@@ -56,11 +57,11 @@ impl HeapCore {
     #[cold]
     #[inline(never)]
     pub(crate) fn make_room(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
-        cache.locked(|| self.make_room_locked(cache, class, block));
+        cache.alone(|| self.make_room_alone(cache, class, block));
         self.after_slow_path(Some(cache));
     }
 
-    fn make_room_locked(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+    fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
         let visits = cache.visit();
         cache.close_holes(class);
         let is_full = cache.len(class) >= cache.allowance(class);
@@ -77,9 +78,11 @@ impl HeapCore {
         }
     }
 
-    /// Lets the magazine of `class` hold more; `false` when it stays. Under the cache's
-    /// lock.
+    /// Lets the magazine of `class` hold more; `false` when it stays. Inside `alone`.
     fn widen(&self, cache: &ThreadCache, class: ClassIndex, visits: usize) -> bool {
+        if cache.allowance(class) == magazine_capacity(class.get()) {
+            return false;
+        }
         let room = self.room();
         if cache.grow(class, room) {
             return true;
@@ -107,7 +110,7 @@ impl HeapCore {
     /// Gives every block of every magazine of `cache` back to the spans. The owner calls
     /// it, or nobody owns the cache.
     pub(crate) fn flush(&self, cache: &ThreadCache) {
-        cache.locked(|| {
+        cache.alone(|| {
             for class in ClassIndex::all() {
                 let mut blocks = [ptr::null_mut(); MAX_BATCH];
                 cache.close_holes(class);

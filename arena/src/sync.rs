@@ -25,7 +25,7 @@ pub(crate) fn seqcst_fence() {
 }
 
 /// Keeps the compiler from moving accesses to memory across; no instruction.
-#[cfg(all(not(loom), not(all(target_arch = "x86_64", target_os = "linux"))))]
+#[cfg(not(loom))]
 #[inline(always)]
 pub(crate) fn compiler_barrier() {
     core::sync::atomic::compiler_fence(Ordering::SeqCst);

@@ -16,34 +16,12 @@
 //! - T1: `base + holes <= top <= limit <= base + capacity`, for every class.
 //! - T2: the slots in `base + holes .. top` hold blocks of the class that nobody else
 //!   holds; the `holes` slots below and the one below `base` hold null.
-//! - T3: only the owning thread writes, but for the harvest below; others read `top`,
+//! - T3: only the owning thread writes, but for the harvest (`freeze.rs`); others read `top`,
 //!   `holes` and `requested` for statistics.
 //! - T4: a block is above `top` before it is given to anybody, and below it only after
 //!   it was received: at every instant each block has one holder.
 //! - T5: an operation of the process heap loads the thread's pointer to the cache once,
-//!   does one `pop` or `push` with it, and everything else under `lock`.
-//!
-//! # The harvest
-//!
-//! A thread that sleeps cannot give its blocks back, and `pop` and `push` are to stay
-//! free of atomic operations. So another thread takes them in four steps, under `lock`:
-//!
-//! ```text
-//! 1. freeze    the owner's pointer to the cache becomes null: new operations see no
-//!              cache, go the slow way and wait for `lock`
-//! 2. barrier   every thread passes a full barrier (membarrier): what the owner did
-//!              before is seen here, and by T5 at most one `pop` or `push` is under way,
-//!              for any length of time
-//! 3. take      | b0 | b1 | b2 | b3 |      ->      | null | null | null | b3 |
-//!                               ^ top                      holes = 3   ^ top
-//! 4. thaw      the owner's pointer comes back
-//! ```
-//!
-//! `top` does not move, so the store to it that the operation under way may still do is
-//! right: a `pop` takes `b3`, which was left, a `push` writes above it. Later ones find
-//! `b3` and then null, which is what an empty magazine looks like. The limit may fall to
-//! one above `top`, where that `push` still fits. The owner closes the holes when it comes
-//! to the slow path. The model is `loom_a_harvest_leaves_what_the_owner_may_take`.
+//!   does one `pop` or `push` with it, and everything else inside `alone`.
 
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
@@ -54,6 +32,8 @@ use crate::sync::{
 };
 use crate::tally::Account;
 use crate::units::{CLASS_COUNT, ClassIndex};
+
+mod freeze;
 
 /// Entries that a magazine gets when it first grows.
 const FIRST_LIMIT: usize = 8;
@@ -122,13 +102,17 @@ pub(crate) struct ThreadCache {
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
     /// Bytes that this thread asked for, less those that it freed.
     pub(crate) requested: Account,
-    /// Held by the owner on its slow paths and by whoever harvests.
+    /// Whether the owner is on a slow path (it writes, the harvest reads).
+    busy: AtomicBool,
+    /// Whether it is to wait before the next (the harvest writes, the owner reads).
+    stop: AtomicBool,
+    /// Held during a harvest.
     lock: RawLock,
-    /// Null slots at the bottom of each magazine (`lock`; statistics read it).
+    /// Null slots at the bottom of each magazine (`alone`; statistics read it).
     holes: [AtomicU8; CLASS_COUNT],
-    /// Bytes of blocks that the limits allow together, beyond what is free (`lock`).
+    /// Bytes of blocks that the limits allow together, beyond what is free (`alone`).
     allowed: AtomicUsize,
-    /// Slow paths taken (`lock`; the harvest reads it).
+    /// Slow paths taken (`alone`; the harvest reads it).
     visits: AtomicUsize,
     /// The owner's pointer to this cache, or null where there is none to freeze (`lock`).
     home: AtomicPtr<AtomicPtr<Self>>,
@@ -190,15 +174,6 @@ impl ThreadCache {
     pub(crate) fn is_shared(&self) -> bool {
         // Relaxed: as there.
         self.shared.load(Ordering::Relaxed)
-    }
-
-    /// Runs `f` while no harvest is under way. The owner calls it, and does everything but
-    /// single pops and pushes inside (T5).
-    pub(crate) fn locked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.lock.acquire();
-        let result = f();
-        self.lock.release();
-        result
     }
 
     /// Takes the block that was pushed last, or null.
@@ -266,7 +241,7 @@ impl ThreadCache {
     }
 
     /// Doubles the limit of `class` within its capacity and the room there is; `false`
-    /// when it stays. Under the lock, without holes.
+    /// when it stays. Inside `alone`, without holes.
     pub(crate) fn grow(&self, class: ClassIndex, room: Room<'_>) -> bool {
         let now = self.allowance(class);
         let wanted = (now * 2)
@@ -288,7 +263,7 @@ impl ThreadCache {
     }
 
     /// Gives up the room that magazines other than that of `keep` have and do not use.
-    /// The owner, under the lock.
+    /// The owner, inside `alone`.
     pub(crate) fn give_up_unused(&self, keep: ClassIndex, room: Room<'_>) {
         for class in ClassIndex::all().filter(|&class| class != keep) {
             self.close_holes(class);
@@ -332,7 +307,7 @@ impl ThreadCache {
     }
 
     /// Moves the blocks of `class` down over the holes that a harvest left, if there are
-    /// any. The owner, under the lock.
+    /// any. The owner, inside `alone`.
     pub(crate) fn close_holes(&self, class: ClassIndex) {
         let holes = self.holes(class);
         if holes == 0 {
@@ -364,8 +339,8 @@ impl ThreadCache {
     }
 
     /// Removes the oldest blocks of `class`, at most as many as `out` holds; returns how
-    /// many. They are out of the cache when this returns (T4). Under the lock, without
-    /// holes.
+    /// many. They are out of the cache when this returns (T4). Inside `alone`,
+    /// without holes.
     pub(crate) fn drain(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
         let base = self.base(class);
         let len = self.len(class);
@@ -378,125 +353,6 @@ impl ThreadCache {
             self.set_top(class, base.add(len - count));
         }
         count
-    }
-
-    /// Makes `word`, the owner's pointer to this cache, known to the harvest, or takes it
-    /// back with null; returns when no harvest is under way.
-    pub(crate) fn set_home(&self, word: *mut AtomicPtr<Self>) {
-        // Relaxed: under the lock.
-        self.locked(|| self.home.store(word, Ordering::Relaxed));
-    }
-
-    /// Forgets the owner and the room that it had: in the child of a fork, where the owner
-    /// is not.
-    pub(crate) fn orphan(&self, taken: &AtomicUsize) {
-        // Relaxed: the child has one thread.
-        self.home.store(ptr::null_mut(), Ordering::Relaxed);
-        self.give_up_all(taken);
-    }
-
-    /// Bytes of blocks that a harvest would take.
-    pub(crate) fn harvestable(&self) -> usize {
-        ClassIndex::all()
-            .map(|class| self.len(class).saturating_sub(1) * block_size(class))
-            .sum()
-    }
-
-    /// Since how many milliseconds the owner has done nothing that can be seen, as far as
-    /// the calls of this function show. Under the cache-store lock.
-    pub(crate) fn idle_for(&self, now_ms: u64) -> u64 {
-        // Relaxed, all: numbers; a wrong guess costs a refill.
-        let mut sum = self.visits.load(Ordering::Relaxed);
-        sum = sum.rotate_left(32) ^ self.requested.read();
-        for class in ClassIndex::all() {
-            sum = sum.rotate_left(5) ^ self.height(class);
-        }
-        if self.seen.swap(sum, Ordering::Relaxed) != sum {
-            self.seen_ms.store(now_ms, Ordering::Relaxed);
-        }
-        now_ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
-    }
-
-    /// Step 1 of a harvest; `false` if the owner is on a slow path or cannot be frozen.
-    /// Under the cache-store lock; [`Self::thaw`] must follow.
-    pub(crate) fn freeze(&self) -> bool {
-        if !self.lock.try_acquire() {
-            return false;
-        }
-        // Relaxed: under the lock.
-        let home = self.home.load(Ordering::Relaxed);
-        // SAFETY: the word is the owner's until it takes it back, for which it needs the
-        // lock; so the thread lives, and with it its word.
-        let Some(word) = (unsafe { home.as_ref() }) else {
-            self.lock.release();
-            return false;
-        };
-        // SeqCst: before the barrier of step 2, whatever the processor.
-        word.store(ptr::null_mut(), Ordering::SeqCst);
-        // Relaxed: under the cache-store lock.
-        self.frozen.store(true, Ordering::Relaxed);
-        true
-    }
-
-    /// Whether [`Self::freeze`] froze it. Under the cache-store lock.
-    pub(crate) fn is_frozen(&self) -> bool {
-        // Relaxed: as in `freeze`.
-        self.frozen.load(Ordering::Relaxed)
-    }
-
-    /// Step 3 of a harvest, for one class: takes all blocks but the newest, and the room
-    /// that they had; returns how many.
-    ///
-    /// # Safety
-    ///
-    /// The cache is frozen, and a barrier on every thread came after.
-    pub(crate) unsafe fn harvest(
-        &self,
-        class: ClassIndex,
-        out: &mut [*mut u8; MAX_ENTRIES],
-        taken: &AtomicUsize,
-    ) -> usize {
-        let (base, holes, height) = (self.base(class), self.holes(class), self.height(class));
-        let end = height.saturating_sub(1).max(holes);
-        let count = end - holes;
-        // SAFETY: the slots hold blocks (T2). A `pop` under way touches slot `height - 1`
-        // or, if it was seen already, the one that is now below it, which is `end` or
-        // above; a `push` the one above. So nobody else touches those below `end`.
-        unsafe {
-            ptr::copy_nonoverlapping(base.add(holes), out.as_mut_ptr(), count);
-            ptr::write_bytes(base.add(holes), 0, count);
-        }
-        let allowance = self.allowance(class);
-        #[expect(clippy::cast_possible_truncation, reason = "at most 128 entries")]
-        self.set_holes(class, end as u8);
-        // The allowance is without holes; those just made had room until here.
-        let now = allowance - count;
-        let less = charge(class, allowance) - charge(class, now);
-        // Relaxed: as in `grow`.
-        self.allowed.store(
-            self.allowed.load(Ordering::Relaxed) - less,
-            Ordering::Relaxed,
-        );
-        taken.fetch_sub(less, Ordering::Relaxed);
-        // One above the top, where a `push` under way still fits.
-        let wanted = (height + 1 - end).max(free_entries(class));
-        if wanted < now {
-            self.lower_limit(class, wanted, taken);
-        }
-        count
-    }
-
-    /// Step 4 of a harvest.
-    pub(crate) fn thaw(&self) {
-        // Relaxed: under the lock and the cache-store lock.
-        self.frozen.store(false, Ordering::Relaxed);
-        let home = self.home.load(Ordering::Relaxed);
-        // SAFETY: as in `freeze`: we hold the lock.
-        if let Some(word) = unsafe { home.as_ref() } {
-            // Release: the owner that sees the pointer sees the harvest.
-            word.store(ptr::from_ref(self).cast_mut(), Ordering::Release);
-        }
-        self.lock.release();
     }
 
     fn holes(&self, class: ClassIndex) -> usize {

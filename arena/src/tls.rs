@@ -1,6 +1,6 @@
 //! Sixteen bytes of thread-local storage: the thread's cache and what stage it is in.
 //!
-//! The first word is what fast paths load. A harvest (`thread_cache.rs`) makes it null for
+//! The first word is what fast paths load. A harvest (`thread_cache/freeze.rs`) makes it null for
 //! a moment, from another thread; the second, which only the thread itself writes, says
 //! whether there is a cache behind.
 //!
@@ -197,7 +197,7 @@ mod imp {
         // has every thread pass orders the processor, and this the compiler.
         compiler_barrier();
         // Relaxed: what is read through it is the thread's own; a harvest changes it under
-        // the protocol of `thread_cache.rs`, and thaws with Release (for which the address
+        // the protocol of `thread_cache/freeze.rs`, and thaws with Release (for which the address
         // dependency is enough).
         let cache = LOCAL.with(|local| local.cache.load(Ordering::Relaxed));
         compiler_barrier();

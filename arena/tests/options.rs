@@ -7,8 +7,8 @@
 
 use core::alloc::Layout;
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 
 use brickyard_arena::{Arena, Builder, Heap, HugePages};

@@ -28,8 +28,8 @@ fn alone() -> MutexGuard<'static, ()> {
 fn resident_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let words = line.expect("the kernel says VmRSS").split_whitespace();
-    let figure = words.skip(1).next().expect("VmRSS has a figure");
+    let mut words = line.expect("the kernel says VmRSS").split_whitespace();
+    let figure = words.nth(1).expect("VmRSS has a figure");
     figure.parse().expect("the figure is a number")
 }
 
