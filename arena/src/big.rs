@@ -6,8 +6,6 @@
 const SLOTS: usize = 16;
 /// Bytes that are kept at most.
 const KEEP_BYTES: usize = 128 << 20;
-/// How long a mapping is kept, in milliseconds.
-const KEEP_MS: u64 = 250;
 
 /// A mapping that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +56,10 @@ impl BigCache {
         })
     }
 
-    /// A mapping that was kept long enough at `now_ms`, the oldest first.
-    pub(crate) fn take_expired(&mut self, now_ms: u64) -> Option<Kept> {
+    /// A mapping that was kept for `keep_ms` at `now_ms`, the oldest first.
+    pub(crate) fn take_expired(&mut self, now_ms: u64, keep_ms: u64) -> Option<Kept> {
         self.remove_min(|kept| {
-            (now_ms.saturating_sub(kept.since_ms) >= KEEP_MS).then_some(kept.since_ms)
+            (now_ms.saturating_sub(kept.since_ms) >= keep_ms).then_some(kept.since_ms)
         })
     }
 
@@ -126,8 +124,8 @@ mod tests {
             assert!(cache.put(index << 22, 1 << 20, index as u64));
         }
         assert!(!cache.put(1 << 40, 1, 0), "all slots are taken");
-        assert_eq!(cache.take_expired(KEEP_MS - 1), None);
-        assert_eq!(cache.take_expired(KEEP_MS).map(|k| k.addr), Some(0));
+        assert_eq!(cache.take_expired(249, 250), None);
+        assert_eq!(cache.take_expired(250, 250).map(|k| k.addr), Some(0));
         assert_eq!(cache.take_oldest().map(|k| k.addr), Some(1 << 22));
     }
 }

@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use crate::config::HugePages;
 use crate::os;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::align_up;
@@ -92,17 +93,44 @@ impl Default for FaultPlan {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Os {
     faults: Option<&'static FaultPlan>,
+    huge_pages: HugePages,
 }
 
 impl Os {
     /// The system as it is.
     pub(crate) const fn new() -> Self {
-        Self { faults: None }
+        Self {
+            faults: None,
+            huge_pages: HugePages::System,
+        }
     }
 
     /// The system with failures by `plan`.
     pub(crate) const fn with_faults(plan: &'static FaultPlan) -> Self {
-        Self { faults: Some(plan) }
+        Self {
+            faults: Some(plan),
+            huge_pages: HugePages::System,
+        }
+    }
+
+    /// The same with a policy for the mappings that it makes.
+    pub(crate) const fn with_huge_pages(self, huge_pages: HugePages) -> Self {
+        Self {
+            faults: self.faults,
+            huge_pages,
+        }
+    }
+
+    /// Tells the system about huge pages for a mapping just made.
+    fn advise(self, got: NonNull<u8>, len: usize) -> NonNull<u8> {
+        let wanted = match self.huge_pages {
+            HugePages::System => return got,
+            HugePages::Never => false,
+            HugePages::Always => true,
+        };
+        // SAFETY: whole OS pages that were mapped just above.
+        unsafe { os::advise_huge(got.as_ptr().addr(), len, wanted) };
+        got
     }
 
     fn fails(self) -> bool {
@@ -119,7 +147,7 @@ impl Os {
         if self.fails() {
             None
         } else {
-            os::map_at(addr, len)
+            os::map_at(addr, len).map(|got| self.advise(got, len))
         }
     }
 
@@ -128,7 +156,7 @@ impl Os {
         let got = self.map(len)?;
         let addr = got.as_ptr().addr();
         if addr.is_multiple_of(align) {
-            return Some(got);
+            return Some(self.advise(got, len));
         }
         // Not aligned by luck: map enough to cut an aligned piece out.
         // SAFETY: the mapping was made just above and nobody else knows it.
@@ -148,7 +176,7 @@ impl Os {
             // SAFETY: the tail of the mapping just made; only we know it.
             unsafe { self.unmap(start + len, tail) };
         }
-        NonNull::new(got.as_ptr().with_addr(start))
+        NonNull::new(got.as_ptr().with_addr(start)).map(|got| self.advise(got, len))
     }
 
     /// Forgets a mapping; `false` if it is still there.

@@ -3,10 +3,13 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 
+use crate::config::Builder;
+use crate::harvest::Whose;
 use crate::large::Place;
-use crate::process::{CORE, with_cache};
+use crate::process::{CORE, configure, own_cache, with_cache};
 use crate::size_class::{block_size, class_of, class_of_common};
 use crate::stats::Stats;
+use crate::thread_cache::ThreadCache;
 use crate::tls;
 use crate::units::{ClassIndex, Contents};
 
@@ -32,12 +35,21 @@ use crate::units::{ClassIndex, Contents};
 /// # drop(words);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Arena(());
+pub struct Arena {
+    options: Option<Builder>,
+}
 
 impl Arena {
-    /// A name for the heap of the process.
+    /// A name for the heap of the process, which sets no options.
     pub const fn new() -> Self {
-        Self(())
+        Self { options: None }
+    }
+
+    /// Options for the heap, to end with [`Builder::build`] in a `static`, with
+    /// [`Builder::apply`] at run time, or to give to
+    /// [`Heap::with_options`](crate::Heap::with_options).
+    pub const fn builder() -> Builder {
+        Builder::new()
     }
 
     /// A snapshot of the heap's figures. Does not allocate.
@@ -49,19 +61,50 @@ impl Arena {
         CORE.stats()
     }
 
-    /// Empties the calling thread's cache and gives all memory that no block pins back to
-    /// the operating system; returns how many bytes that was.
+    /// Gives the free blocks in the calling thread's cache back to the heap, where other
+    /// threads and sizes find them. For a thread that is about to wait for long.
     ///
-    /// What other threads hold in their caches (at most about a MiB each) stays there.
+    /// | | takes from caches | gives to the operating system |
+    /// |---|---|---|
+    /// | `collect` | the calling thread's | nothing: no system call |
+    /// | [`purge`](Self::purge) | nothing | what is free in the heap |
+    /// | [`trim`](Self::trim) | every thread's | what is free in the heap then |
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the blocks in the cache.
+    pub fn collect() {
+        if let Some(cache) = own_cache() {
+            CORE.flush(cache);
+        }
+    }
+
+    /// Gives all memory that neither a block nor a thread's cache pins back to the
+    /// operating system; returns how many bytes that was. Threads keep their caches, and
+    /// with them their speed.
     ///
     /// # Complexity
     ///
     /// Linear in the heap's spans with free blocks.
+    pub fn purge() -> usize {
+        CORE.purge()
+    }
+
+    /// Gives everything back to the operating system that no block pins, the caches of
+    /// all threads included; returns how many bytes that was. For a program that goes to
+    /// rest as a whole.
+    ///
+    /// A thread that is inside the allocator at this moment keeps its cache, one that
+    /// sleeps keeps a block of each size that it had; where the system has no
+    /// `membarrier` other threads keep all.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the heap's threads and spans with free blocks.
     pub fn trim() -> usize {
-        if let Some(cache) = tls::cache() {
-            CORE.flush(cache);
-        }
-        CORE.trim()
+        Self::collect();
+        CORE.harvest(Whose::All);
+        CORE.purge()
     }
 
     /// Allocates as C's `malloc` and `aligned_alloc` do; null when memory is short.
@@ -132,7 +175,7 @@ impl Arena {
                 // SAFETY: by contract; both sizes are large.
                 if let Some(moved) = unsafe { CORE.resize_large(block, new_size, 1) } {
                     let now = CORE.usable_size(moved);
-                    with_cache(|cache| cache.credit(now.wrapping_sub(old)));
+                    with_cache(None, |cache| cache.credit(now.wrapping_sub(old)));
                     return moved;
                 }
             }
@@ -171,7 +214,7 @@ unsafe impl GlobalAlloc for Arena {
                 return block;
             }
         }
-        alloc_slow(size, align)
+        alloc_slow(self, size, align)
     }
 
     #[inline]
@@ -189,29 +232,66 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        with_cache_inline(|cache| CORE.alloc_zeroed(cache, size, align)).unwrap_or(ptr::null_mut())
+        with_cache_inline(self, |cache| CORE.alloc_zeroed(cache, size, align))
+            .unwrap_or(ptr::null_mut())
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let old = (layout.size(), layout.align());
+        let (size, align) = (layout.size(), layout.align());
         // SAFETY: by the contract of `GlobalAlloc::realloc`.
-        with_cache_inline(|cache| unsafe { CORE.realloc(cache, block, old, new_size) })
-            .unwrap_or(ptr::null_mut())
+        if let Some(block) = unsafe { CORE.resize(block, (size, align), new_size) } {
+            with_cache_inline(self, |cache| cache.credit(new_size.wrapping_sub(size)));
+            return block;
+        }
+        // SAFETY: by the contract of `realloc` the new size makes a layout.
+        let new = unsafe {
+            let layout = Layout::from_size_align_unchecked(new_size, align);
+            self.alloc(layout)
+        };
+        if !new.is_null() {
+            // SAFETY: both blocks hold the smaller of the sizes, and they are different.
+            unsafe { ptr::copy_nonoverlapping(block, new, size.min(new_size)) };
+            // SAFETY: by contract; the contents were copied.
+            unsafe { self.dealloc(block, layout) };
+        }
+        new
     }
 }
 
+impl Builder {
+    /// A name for the heap of the process that puts these options in force when it serves
+    /// the first thread, so before `main` for a `#[global_allocator]`.
+    ///
+    /// Of several such names the first that is used decides.
+    pub const fn build(self) -> Arena {
+        Arena {
+            options: Some(self),
+        }
+    }
+
+    /// Puts these options in force for the heap of the process, in place of all that were
+    /// before. Takes effect from now on: memory that is held already is not given back
+    /// for a limit, and a purge thread that is not wanted any more sleeps.
+    pub fn apply(self) {
+        configure(&self);
+    }
+}
+
+/// For callers without an `Arena` of their own.
+static NAMELESS: Arena = Arena::new();
+
 #[inline]
-fn with_cache_inline<R>(f: impl FnOnce(&crate::thread_cache::ThreadCache) -> R) -> Option<R> {
+fn with_cache_inline<R>(arena: &Arena, f: impl FnOnce(&ThreadCache) -> R) -> Option<R> {
     match tls::cache() {
         Some(cache) => Some(f(cache)),
-        None => with_cache(f),
+        None => with_cache(arena.options.as_ref(), f),
     }
 }
 
 #[inline(never)]
-fn alloc_slow(size: usize, align: usize) -> *mut u8 {
-    with_cache_inline(|cache| CORE.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
+fn alloc_slow(arena: &Arena, size: usize, align: usize) -> *mut u8 {
+    with_cache_inline(arena, |cache| CORE.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
 }
 
 /// # Safety
@@ -220,7 +300,9 @@ fn alloc_slow(size: usize, align: usize) -> *mut u8 {
 #[inline(never)]
 unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
     // SAFETY: by contract.
-    let done = with_cache_inline(|cache| unsafe { CORE.dealloc(cache, block, size, align) });
+    let done = with_cache_inline(&NAMELESS, |cache| unsafe {
+        CORE.dealloc(cache, block, size, align);
+    });
     if done.is_none() {
         // SAFETY: by contract.
         unsafe { CORE.dealloc_uncached(block, size, align) };
@@ -229,12 +311,13 @@ unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
 
 #[inline(never)]
 fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    let block = with_cache_inline(|cache| {
+    let block = with_cache_inline(&NAMELESS, |cache| {
         let Some(class) = class_of(size, align) else {
             let block = CORE.alloc_large(size, align, contents);
             if !block.is_null() {
                 cache.credit(CORE.usable_size(block));
             }
+            CORE.after_slow_path(Some(cache));
             return block;
         };
         CORE.alloc(cache, block_size(class), align)
@@ -254,8 +337,11 @@ unsafe fn dealloc_unsized_slow(block: *mut u8) {
         Place::Large(_) => {
             // SAFETY: by contract.
             unsafe { CORE.free_large(block) };
-            if with_cache_inline(|cache| cache.debit(size)).is_none() {
+            if with_cache_inline(&NAMELESS, |cache| cache.debit(size)).is_none() {
                 CORE.caches.with(|store| store.settle(size.wrapping_neg()));
+            }
+            if let Some(cache) = tls::cache() {
+                CORE.after_slow_path(Some(cache));
             }
         }
     }

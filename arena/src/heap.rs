@@ -7,6 +7,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
+use crate::config::Builder;
 use crate::faults::{FaultPlan, Os};
 use crate::heap_core::HeapCore;
 use crate::page_map::{Entry, PAGE_MAP};
@@ -77,7 +78,28 @@ impl Heap {
     ///
     /// [`HeapError::TooManyHeaps`] when 4095 heaps live.
     pub fn new() -> Result<Self, HeapError> {
-        Self::with_os(Os::new())
+        Self::with_os(Os::new(), &Builder::new())
+    }
+
+    /// An empty heap with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use brickyard_arena::{Arena, Heap};
+    /// use core::alloc::Layout;
+    ///
+    /// let heap = Heap::with_options(&Arena::builder().memory_limit(1 << 20))?;
+    /// assert!(heap.alloc(Layout::new::<[u8; 2 << 20]>()).is_null());
+    /// assert!(!heap.alloc(Layout::new::<[u8; 1 << 10]>()).is_null());
+    /// # Ok::<(), brickyard_arena::HeapError>(())
+    /// ```
+    pub fn with_options(options: &Builder) -> Result<Self, HeapError> {
+        Self::with_os(Os::new(), options)
     }
 
     /// An empty heap whose calls to the operating system fail as `plan` says.
@@ -86,13 +108,13 @@ impl Heap {
     ///
     /// As [`Self::new`].
     pub fn with_faults(plan: &'static FaultPlan) -> Result<Self, HeapError> {
-        Self::with_os(Os::with_faults(plan))
+        Self::with_os(Os::with_faults(plan), &Builder::new())
     }
 
-    fn with_os(os: Os) -> Result<Self, HeapError> {
+    fn with_os(os: Os, options: &Builder) -> Result<Self, HeapError> {
         let id = claim_identity().ok_or(HeapError::TooManyHeaps)?;
         Ok(Self {
-            core: Box::new(HeapCore::new(id, os)),
+            core: Box::new(HeapCore::new(id, os, options, None)),
         })
     }
 
@@ -139,9 +161,8 @@ impl Heap {
     /// As for [`Self::dealloc`], and `new_size` rounded up to the alignment does not
     /// exceed `isize::MAX`. The old pointer is dead unless null is returned.
     pub unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let old = (layout.size(), layout.align());
         // SAFETY: by contract.
-        self.shared(|cache| unsafe { self.core.realloc(cache, block, old, new_size) })
+        self.shared(|cache| unsafe { realloc(&self.core, cache, block, layout, new_size) })
             .unwrap_or(ptr::null_mut())
     }
 
@@ -164,7 +185,7 @@ impl Heap {
     /// operating system; returns how many bytes that was.
     pub fn trim(&self) -> usize {
         self.shared(|cache| self.core.flush(cache));
-        self.core.trim()
+        self.core.purge()
     }
 
     /// Checks every invariant of the heap. For tests: it visits every granule.
@@ -264,9 +285,8 @@ impl HeapCache<'_> {
     ///
     /// As for [`Heap::realloc`].
     pub unsafe fn realloc(&mut self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let old = (layout.size(), layout.align());
         // SAFETY: by contract.
-        unsafe { self.core.realloc(self.cache(), block, old, new_size) }
+        unsafe { realloc(self.core, self.cache(), block, layout, new_size) }
     }
 
     /// Gives every free block of the cache back to the heap.
@@ -293,6 +313,34 @@ impl fmt::Debug for HeapCache<'_> {
             .field("heap", &self.core.id)
             .finish_non_exhaustive()
     }
+}
+
+/// [`Heap::realloc`] with a cache that no harvest freezes.
+///
+/// # Safety
+///
+/// As there; the caller may use the cache.
+unsafe fn realloc(
+    core: &HeapCore,
+    cache: &ThreadCache,
+    block: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
+    let (size, align) = (layout.size(), layout.align());
+    // SAFETY: by contract.
+    if let Some(block) = unsafe { core.resize(block, (size, align), new_size) } {
+        cache.credit(new_size.wrapping_sub(size));
+        return block;
+    }
+    let new = core.alloc(cache, new_size, align);
+    if !new.is_null() {
+        // SAFETY: both blocks hold the smaller of the sizes, and they are different.
+        unsafe { ptr::copy_nonoverlapping(block, new, size.min(new_size)) };
+        // SAFETY: by contract; the contents were copied.
+        unsafe { core.dealloc(cache, block, size, align) };
+    }
+    new
 }
 
 fn claim_identity() -> Option<u16> {

@@ -1,7 +1,8 @@
 //! A heap, whole: the tiers put together, and every decision between them.
 //!
-//! Lock order, for code that holds more than one: shared cache, cache store, class locks
-//! by rising class, page heap, big blocks. Most paths hold one at a time.
+//! Lock order, for code that holds more than one: shared cache, cache store, a cache's own,
+//! class locks by rising class, page heap, big blocks, options. Most paths hold one at a
+//! time; slow paths hold the cache's own besides.
 //!
 //! Block addresses become pointers by exposed provenance: segments and big blocks are
 //! exposed when they are mapped, and the page map vouches for an address before it is
@@ -9,9 +10,11 @@
 
 use core::ptr::{self, NonNull};
 
+use crate::bell::Bell;
 use crate::big::BigCache;
 use crate::cache_store::{CacheStore, SharedCache};
 use crate::central::{AlreadyFree, Central};
+use crate::config::{Builder, Options};
 use crate::fatal::{Misuse, die};
 use crate::faults::Os;
 use crate::os;
@@ -21,8 +24,8 @@ use crate::purge;
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, class_of, span_align, span_blocks, span_granules};
 use crate::span::{Kind, Span};
-use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
-use crate::thread_cache::{MAX_BATCH, Push, ThreadCache};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
+use crate::thread_cache::{Push, ThreadCache};
 use crate::units::{CLASS_COUNT, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHIFT};
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
@@ -30,6 +33,18 @@ use crate::units::{CLASS_COUNT, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHI
 pub(crate) struct HeapCore {
     pub(crate) id: u16,
     pub(crate) os: Os,
+    pub(crate) options: Options,
+    /// Starts the heap's purge thread; `false` when that cannot be. `None`: it has none.
+    pub(crate) start_purging: Option<fn() -> bool>,
+    /// Wakes it.
+    pub(crate) bell: Bell,
+    /// Threads that have a cache of their own and will give it back: while there are some,
+    /// the purge thread stays.
+    pub(crate) owners: AtomicUsize,
+    /// Whether the program was told that the soft limit is passed.
+    pub(crate) told: AtomicBool,
+    /// Bytes of blocks that the limits of all caches allow, beyond what is free.
+    pub(crate) cacheable: AtomicUsize,
     /// For threads without a cache of their own.
     pub(crate) shared: Lock<SharedCache>,
     pub(crate) caches: Lock<CacheStore>,
@@ -57,10 +72,21 @@ pub(crate) struct HeapCore {
 }
 
 impl HeapCore {
-    pub(crate) const fn new(id: u16, os: Os) -> Self {
+    pub(crate) const fn new(
+        id: u16,
+        os: Os,
+        builder: &Builder,
+        start_purging: Option<fn() -> bool>,
+    ) -> Self {
         Self {
             id,
             os,
+            options: Options::new(builder),
+            start_purging,
+            bell: Bell::new(),
+            owners: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
+            cacheable: AtomicUsize::new(0),
             shared: Lock::new(SharedCache::new()),
             caches: Lock::new(CacheStore::new()),
             centrals: [const { Central::new() }; CLASS_COUNT],
@@ -121,6 +147,7 @@ impl HeapCore {
         if !block.is_null() {
             cache.credit(size);
         }
+        self.after_slow_path(Some(cache));
         block
     }
 
@@ -140,8 +167,11 @@ impl HeapCore {
     ) {
         match class_of(size, align) {
             Some(class) => self.dealloc_small(cache, class, block),
-            // SAFETY: by contract.
-            None => unsafe { self.free_large(block) },
+            None => {
+                // SAFETY: by contract.
+                unsafe { self.free_large(block) };
+                self.after_slow_path(Some(cache));
+            }
         }
         cache.debit(size);
     }
@@ -172,88 +202,37 @@ impl HeapCore {
         }
     }
 
-    /// Changes the size of a block, in place where that is possible; null when memory is
-    /// short, and then the old block is as it was.
+    /// Changes the size of a block without moving it to another kind of place; `None`
+    /// when the caller has to allocate, copy and free. (Not done here: those are two
+    /// operations on the cache, T5.)
     ///
     /// # Safety
     ///
     /// As for [`Self::dealloc`], with the size and alignment of the old layout.
-    pub(crate) unsafe fn realloc(
+    pub(crate) unsafe fn resize(
         &self,
-        cache: &ThreadCache,
         block: *mut u8,
         (size, align): (usize, usize),
         new_size: usize,
-    ) -> *mut u8 {
-        let in_place = match (class_of(size, align), class_of(new_size, align)) {
+    ) -> Option<*mut u8> {
+        match (class_of(size, align), class_of(new_size, align)) {
             (Some(old), Some(new)) => (old == new).then_some(block),
             // SAFETY: by contract; both sizes are large.
             (None, None) => unsafe { self.resize_large(block, new_size, align) },
             _ => None,
-        };
-        if let Some(block) = in_place {
-            cache.credit(new_size.wrapping_sub(size));
-            return block;
-        }
-        let new = self.alloc(cache, new_size, align);
-        if !new.is_null() {
-            // SAFETY: both blocks hold the smaller of the sizes, and they are different.
-            unsafe { ptr::copy_nonoverlapping(block, new, size.min(new_size)) };
-            // SAFETY: by contract; the contents were copied.
-            unsafe { self.dealloc(cache, block, size, align) };
-        }
-        new
-    }
-
-    /// Fetches blocks for the empty magazine of `class` and returns one of them.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
-        let mut blocks = [ptr::null_mut(); MAX_BATCH];
-        let want = cache.batch(class);
-        cache.grow(class);
-        if self.sweep_is_due() {
-            // Memory that was given back is being touched again: the heap grows.
-            self.sweep();
-        }
-        let got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
-        let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
-            return ptr::null_mut();
-        };
-        cache.fill(class, rest);
-        first
-    }
-
-    /// Makes room in the full magazine of `class` and puts `block` there.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
-        if !cache.grow(class) {
-            let mut blocks = [ptr::null_mut(); MAX_BATCH];
-            let half = cache.len(class).div_ceil(2).min(MAX_BATCH);
-            let count = cache.drain(class, blocks.get_mut(..half).unwrap_or_default());
-            self.give_blocks(class, blocks.get(..count).unwrap_or_default());
-            self.tick();
-        }
-        cache.push(class, block);
-    }
-
-    /// Gives every block of every magazine of `cache` back to the spans.
-    pub(crate) fn flush(&self, cache: &ThreadCache) {
-        for class in ClassIndex::all() {
-            let mut blocks = [ptr::null_mut(); MAX_BATCH];
-            loop {
-                let count = cache.drain(class, &mut blocks);
-                if count == 0 {
-                    break;
-                }
-                self.give_blocks(class, blocks.get(..count).unwrap_or_default());
-            }
         }
     }
 
     /// Takes up to `out.len()` blocks of `class` from the spans; 0 when memory is short.
-    fn take_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
+    pub(crate) fn take_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
+        match self.options.memory_limit() {
+            None => self.take_any_blocks(class, out),
+            Some(_) => self.take_reserved_blocks(class, out),
+        }
+    }
+
+    /// [`Self::take_blocks`] without regard to the memory limit.
+    pub(crate) fn take_any_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
         let Some(central) = self.centrals.get(class.get()) else {
             return 0;
         };
@@ -341,7 +320,7 @@ impl HeapCore {
         self.tick();
         let alloc = |growth| {
             self.pages
-                .with(|pages| pages.alloc(self.os, self.id, len, align, kind, growth))
+                .with(|pages| pages.alloc(self.os(), self.id, len, align, kind, growth))
         };
         // Relaxed: hints and counts for the policy.
         let empties = self.empties.load(Ordering::Relaxed) != 0;
@@ -364,7 +343,7 @@ impl HeapCore {
 
     /// Gives `blocks` of `class` back to their spans, several at once where neighbours
     /// in the slice are neighbours in memory.
-    fn give_blocks(&self, class: ClassIndex, blocks: &[*mut u8]) {
+    pub(crate) fn give_blocks(&self, class: ClassIndex, blocks: &[*mut u8]) {
         let Some(central) = self.centrals.get(class.get()) else {
             return;
         };
@@ -462,6 +441,11 @@ impl HeapCore {
         }
     }
 
+    /// The system with the huge-page policy in force.
+    pub(crate) fn os(&self) -> Os {
+        self.os.with_huge_pages(self.options.huge_pages())
+    }
+
     /// Bytes in an OS page.
     pub(crate) fn os_page(&self) -> usize {
         // Relaxed: whoever computes it computes the same.
@@ -488,7 +472,9 @@ impl HeapCore {
     /// The cache came from [`Self::acquire_cache`], and its thread has stopped using it.
     pub(crate) unsafe fn release_cache(&self, cache: NonNull<ThreadCache>) {
         // SAFETY: caches live as long as the heap, and by contract we are its only user.
-        self.flush(unsafe { cache.as_ref() });
+        let this = unsafe { cache.as_ref() };
+        self.flush(this);
+        this.give_up_all(&self.cacheable);
         let os_page = self.os_page();
         // SAFETY: by contract; the magazines are empty now.
         self.caches
@@ -498,17 +484,23 @@ impl HeapCore {
     /// Runs `f` with the cache that threads without their own share; `None` when memory
     /// is short.
     pub(crate) fn with_shared<R>(&self, f: impl FnOnce(&ThreadCache) -> R) -> Option<R> {
-        self.shared.with(|shared| {
+        let result = self.shared.with(|shared| {
             // Relaxed: used under the lock alone.
             let mut cache = NonNull::new(shared.0.load(Ordering::Relaxed));
             if cache.is_none() {
                 cache = self.acquire_cache();
+                if let Some(cache) = cache {
+                    // SAFETY: caches live as long as the heap.
+                    unsafe { cache.as_ref() }.set_shared();
+                }
                 let pointer = cache.map_or(ptr::null_mut(), NonNull::as_ptr);
                 shared.0.store(pointer, Ordering::Relaxed);
             }
             // SAFETY: caches live as long as the heap; the lock makes us its only user.
             cache.map(|cache| f(unsafe { cache.as_ref() }))
-        })
+        });
+        self.after_slow_path(None);
+        result
     }
 }
 

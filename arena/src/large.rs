@@ -48,12 +48,16 @@ impl HeapCore {
             return ptr::null_mut();
         };
         let align = (align >> GRANULE_SHIFT).max(1);
+        if !self.reserve(len) {
+            return ptr::null_mut();
+        }
         let Some(given) = self.alloc_granules(len, align, Kind::Whole) else {
+            self.unreserve(len);
             return ptr::null_mut();
         };
-        // Relaxed: counts for statistics and for the policy.
-        self.committed
-            .fetch_add(given.fresh_count, Ordering::Relaxed);
+        // What was resident before was counted already.
+        self.unreserve(len - given.fresh_count);
+        // Relaxed: a count for statistics.
         self.large.fetch_add(len * GRANULE_BYTES, Ordering::Relaxed);
         if contents == Contents::Zero {
             zero_dirty(&given);
@@ -92,14 +96,17 @@ impl HeapCore {
 
     /// Maps `len` bytes, which count as committed; tries again after relieving the heap.
     fn map_big(&self, len: usize, align: usize) -> Option<usize> {
-        let mapped = self.os.map_aligned(len, align).or_else(|| {
+        if !self.reserve(len >> GRANULE_SHIFT) {
+            return None;
+        }
+        let mapped = self.os().map_aligned(len, align).or_else(|| {
             self.relieve();
-            self.os.map_aligned(len, align)
-        })?;
-        // Relaxed: a count for statistics and for the policy.
-        self.committed
-            .fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
-        Some(mapped.as_ptr().expose_provenance())
+            self.os().map_aligned(len, align)
+        });
+        if mapped.is_none() {
+            self.unreserve(len >> GRANULE_SHIFT);
+        }
+        Some(mapped?.as_ptr().expose_provenance())
     }
 
     /// Cuts a kept mapping to `most` bytes, so that a block pins at most twice its size;
@@ -276,14 +283,21 @@ impl HeapCore {
         if len == old {
             return true;
         }
+        let added = len.saturating_sub(old);
+        if !self.reserve(added) {
+            return false;
+        }
         // SAFETY: the span is a whole one of the segment and the caller's; the part that
         // it loses is unused by the caller's will.
         let fresh = self
             .pages
             .with(|pages| unsafe { pages.resize(segment, span, len) });
-        let Some(fresh) = fresh else { return false };
-        // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_add(fresh, Ordering::Relaxed);
+        // What was resident before was counted already.
+        self.unreserve(added - fresh.unwrap_or(0));
+        if fresh.is_none() {
+            return false;
+        }
+        // Relaxed: a count for statistics.
         self.large.fetch_add(
             len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES),
             Ordering::Relaxed,
@@ -308,6 +322,7 @@ impl HeapCore {
         if len < old {
             // SAFETY: the tail is unused by the caller's will.
             if unsafe { self.os.unmap(addr + len, old - len) } {
+                self.unreserve((old - len) >> GRANULE_SHIFT);
                 self.note_big(addr, old, len);
             }
             return Some(block);
@@ -323,12 +338,36 @@ impl HeapCore {
                 self.move_big(addr, old, to)
             });
         }
+        let added = (len - old) >> GRANULE_SHIFT;
+        if !self.reserve(added) {
+            return None;
+        }
         // SAFETY: a whole mapping of ours.
         if unsafe { self.os.extend(addr, old, len) } {
             self.note_big(addr, old, len);
             return Some(block);
         }
-        let target = self.os.map_aligned(len, align.max(SEGMENT_BYTES))?;
+        // SAFETY: by contract; the growth is reserved.
+        let moved = unsafe { self.move_pages(addr, old, len, align) };
+        if moved.is_none() {
+            self.unreserve(added);
+        }
+        moved
+    }
+
+    /// Moves the pages of a big block to a longer mapping; the growth is reserved.
+    ///
+    /// # Safety
+    ///
+    /// `addr` is a big block of this heap of `old` bytes, in use by the caller.
+    unsafe fn move_pages(
+        &self,
+        addr: usize,
+        old: usize,
+        len: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        let target = self.os().map_aligned(len, align.max(SEGMENT_BYTES))?;
         let to = target.as_ptr().expose_provenance();
         if !publish(self.os, to, self.big_entry(len)) {
             // SAFETY: made above and unknown to others.
@@ -339,8 +378,7 @@ impl HeapCore {
         PAGE_MAP.clear(addr);
         // SAFETY: both are whole mappings of ours; only the caller refers to the old one.
         if unsafe { self.os.relocate(addr, old, to, len) } {
-            self.committed
-                .fetch_add((len - old) >> GRANULE_SHIFT, Ordering::Relaxed);
+            // Relaxed: a count for statistics.
             self.large.fetch_add(len - old, Ordering::Relaxed);
             return Some(ptr::with_exposed_provenance_mut(to));
         }
@@ -375,9 +413,7 @@ impl HeapCore {
 
     fn note_big(&self, addr: usize, old: usize, len: usize) {
         publish(self.os, addr, self.big_entry(len));
-        let granules = (len >> GRANULE_SHIFT).wrapping_sub(old >> GRANULE_SHIFT);
-        // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_add(granules, Ordering::Relaxed);
+        // Relaxed: a count for statistics.
         self.large
             .fetch_add(len.wrapping_sub(old), Ordering::Relaxed);
     }

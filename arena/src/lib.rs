@@ -58,15 +58,28 @@
 //! A block that was freed twice may be handed out twice before that; a mode that checks
 //! each free at once is not in this version.
 //!
+//! # Options
+//!
+//! [`Arena::builder`] sets them in a `static`, with no code at run time: memory limits,
+//! decay, huge pages, what threads may keep, and the purge thread. [`Builder`] has the
+//! table. What gives memory back by hand:
+//!
+//! | | takes from caches | gives to the operating system |
+//! |---|---|---|
+//! | [`Arena::collect`] | the calling thread's | nothing |
+//! | [`Arena::purge`] | nothing | what is free in the heap |
+//! | [`Arena::trim`] | every thread's | what is free in the heap then |
+//!
 //! # Limits
 //!
 //! - Linux on x86-64 and aarch64. The page size is read at run time.
 //! - Memory goes back on the allocator's slow paths; a program whose threads all sleep
-//!   keeps what it has until it calls [`Arena::trim`].
+//!   keeps what it has until it calls [`Arena::trim`], unless [`Builder::purge_thread`] is
+//!   on.
 //! - Address space of segments is kept for reuse while the heap lives.
 //! - Signal handlers must not allocate, as with every `malloc`.
 //! - A forked child loses the free blocks that the caches of the parent's other threads
-//!   held (about a MiB a thread at most).
+//!   held (a MiB a thread at most, and 32 MiB or an eighth of the heap in all).
 //!
 //! # Features
 //!
@@ -95,6 +108,9 @@ mod purge;
 mod size_class;
 mod units;
 
+mod bell;
+#[cfg(not(loom))]
+mod config;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "calls the operating system")]
 mod os;
@@ -113,6 +129,9 @@ mod faults;
 )]
 mod page_map;
 
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "the cells that loom watches")]
+mod cache_models;
 #[expect(unsafe_code, reason = "links spans in a list under the class lock")]
 mod central;
 #[cfg(all(test, loom))]
@@ -145,6 +164,11 @@ mod stats;
 mod thread_cache;
 
 #[cfg(not(loom))]
+mod budget;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "waits on words; empties frozen caches")]
+mod harvest;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "turns bits into blocks; copies and zeroes them")]
 mod heap_core;
 #[cfg(not(loom))]
@@ -153,6 +177,8 @@ mod large;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "purges memory on which no block lives")]
 mod reclaim;
+#[cfg(not(loom))]
+mod slow_path;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "reads structures under their locks")]
 mod snapshot;
@@ -176,6 +202,8 @@ mod process;
 )]
 mod tls;
 
+#[cfg(not(loom))]
+pub use config::{Builder, HugePages};
 #[cfg(not(loom))]
 pub use faults::FaultPlan;
 #[cfg(not(loom))]

@@ -10,28 +10,73 @@
 
 /// Time between two looks at the amounts, in milliseconds.
 pub(crate) const TICK_MS: u64 = 50;
-/// Time in which the amount of dirty free memory that may be kept halves.
-pub(crate) const HALF_LIFE_MS: u64 = 250;
 /// Dirty granules (4 KiB) that are not worth a system call: 1 MiB.
 pub(crate) const KEEP_GRANULES: usize = 256;
 
 /// Dirty granules that may stay after `elapsed_ms` when `dirty` were there before.
 ///
-/// Halves every [`HALF_LIFE_MS`], linear in between; at most [`KEEP_GRANULES`] are
-/// left alone for ever.
-pub(crate) fn retained(dirty: usize, elapsed_ms: u64) -> usize {
-    if dirty <= KEEP_GRANULES {
+/// Halves every `half_life_ms`, linear in between; at most [`KEEP_GRANULES`] are left
+/// alone for ever, and none when the half-life is 0. `u64::MAX` is no decay.
+pub(crate) fn retained(dirty: usize, elapsed_ms: u64, half_life_ms: u64) -> usize {
+    if half_life_ms == 0 {
+        return 0;
+    }
+    if dirty <= KEEP_GRANULES || half_life_ms == u64::MAX {
         return dirty;
     }
-    let halvings = elapsed_ms / HALF_LIFE_MS;
+    let halvings = elapsed_ms / half_life_ms;
     if halvings >= u64::from(usize::BITS) {
         return KEEP_GRANULES;
     }
     let whole = dirty >> halvings;
-    let rest = (elapsed_ms % HALF_LIFE_MS) as usize;
-    #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-    let part = (whole / 2 / HALF_LIFE_MS as usize).saturating_mul(rest);
-    (whole - part).max(KEEP_GRANULES)
+    let part = (whole as u128 / 2) * u128::from(elapsed_ms % half_life_ms);
+    let part = part / u128::from(half_life_ms);
+    (whole - usize::try_from(part).unwrap_or(whole)).max(KEEP_GRANULES)
+}
+
+/// Committed granules from which on a purge thread is worth starting: 4 MiB.
+pub(crate) const START_GRANULES: usize = 1024;
+
+/// Granules of resident free blocks for which the purge thread sweeps a quiet heap.
+const BACKGROUND_GRANULES: usize = 32;
+
+/// Whether the purge thread is to give back the free OS pages inside part-used spans of
+/// a heap of `committed` granules, of which `unwanted` were resident and free at its last
+/// two looks, and the last sweep left `swept`.
+///
+/// While the heap is in use ([`sweep_is_due`]) a sweep takes what may be wanted again, so
+/// a good part must be there; a quiet heap gives all back that is worth the calls.
+pub(crate) fn background_sweep_is_due(
+    committed: usize,
+    unwanted: usize,
+    swept: usize,
+    quiet: bool,
+) -> bool {
+    if quiet {
+        unwanted.saturating_sub(swept) >= BACKGROUND_GRANULES
+    } else {
+        sweep_is_due(committed, unwanted, swept)
+    }
+}
+
+/// Milliseconds between two looks of the purge thread at a heap with something to give.
+pub(crate) fn pause_ms(decay_ms: u64, idle_ms: u64) -> u64 {
+    (decay_ms.min(idle_ms) / 2).clamp(TICK_MS, 1000)
+}
+
+/// Bytes of free blocks that all thread caches together may always have room for.
+const CACHED_FLOOR_BYTES: usize = 32 << 20;
+
+/// Bytes of free blocks that all thread caches of a heap of `committed` bytes together
+/// may have room for, beyond the few that each may always hold: an eighth of the heap, or
+/// 32 MiB.
+pub(crate) const fn most_cached(committed: usize) -> usize {
+    let share = committed / 8;
+    if share > CACHED_FLOOR_BYTES {
+        share
+    } else {
+        CACHED_FLOOR_BYTES
+    }
 }
 
 /// Whether free OS pages inside part-used spans are to be purged before a heap of
@@ -57,19 +102,21 @@ mod tests {
     #[test]
     fn retained_falls_with_time_and_never_rises() {
         for dirty in [0, 1, 255, 256, 257, 1000, 1 << 20, usize::MAX] {
-            assert_eq!(retained(dirty, 0), dirty);
+            assert_eq!(retained(dirty, 0, 250), dirty);
+            assert_eq!(retained(dirty, 9999, u64::MAX), dirty);
+            assert_eq!(retained(dirty, 0, 0), 0);
             let mut last = dirty;
             for ms in 0..4000 {
-                let now = retained(dirty, ms);
+                let now = retained(dirty, ms, 250);
                 assert!(
                     now <= last,
                     "{dirty} granules: {last} then {now} at {ms} ms"
                 );
                 last = now;
             }
-            assert!(retained(dirty, u64::MAX) <= KEEP_GRANULES);
+            assert!(retained(dirty, u64::MAX, 250) <= KEEP_GRANULES);
         }
-        assert_eq!(retained(1 << 20, HALF_LIFE_MS), 1 << 19);
+        assert_eq!(retained(1 << 20, 250, 250), 1 << 19);
     }
 
     #[test]

@@ -34,9 +34,10 @@ impl HeapCore {
         }
         self.retire_empties();
         let idle = self.pages.with(|pages| pages.take_idle());
-        let excess = idle - purge::retained(idle, elapsed).min(idle);
+        let half_life = self.options.decay_ms();
+        let excess = idle - purge::retained(idle, elapsed, half_life).min(idle);
         self.purge_dirty(excess);
-        while let Some(kept) = self.big.with(|big| big.take_expired(now)) {
+        while let Some(kept) = self.big.with(|big| big.take_expired(now, half_life)) {
             // SAFETY: kept mappings are unused.
             unsafe { self.drop_mapping(kept.addr, kept.len) };
         }
@@ -96,7 +97,7 @@ impl HeapCore {
     }
 
     /// Granules' worth of resident free blocks in spans.
-    fn free_granules(&self) -> usize {
+    pub(crate) fn free_granules(&self) -> usize {
         let classes = ClassIndex::all().zip(&self.centrals);
         let bytes = classes.map(|(class, central)| {
             let blocks = central.spans() * span_blocks(class);
@@ -195,8 +196,9 @@ impl HeapCore {
         self.note_purged(hollowed);
     }
 
-    /// Gives everything back to the system that no block pins; returns bytes.
-    pub(crate) fn trim(&self) -> usize {
+    /// Gives everything back to the system that neither a block nor a cache pins; returns
+    /// bytes.
+    pub(crate) fn purge(&self) -> usize {
         // Relaxed: a count.
         let before = self.purged.load(Ordering::Relaxed);
         self.sweep();

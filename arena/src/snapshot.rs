@@ -4,11 +4,11 @@ use core::fmt;
 
 use crate::heap_core::HeapCore;
 use crate::segment::{HEADER_GRANULES, Segment};
-use crate::size_class::span_blocks;
+use crate::size_class::{block_size, span_blocks};
 use crate::span::{Kind, count_free, full_word};
 use crate::stats::Stats;
 use crate::sync::Ordering;
-use crate::thread_cache::{CACHE_BYTES, MAX_CACHED_BYTES};
+use crate::thread_cache::{CACHE_BYTES, free_entries};
 use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, SEGMENT_GRANULES};
 
 /// An invariant that does not hold.
@@ -141,22 +141,29 @@ impl HeapCore {
 
     fn validate_caches(&self) -> Result<(), Violation> {
         let mut result = Ok(());
+        let mut allowed = 0;
         self.caches.with(|store| {
             store.for_each(|cache| {
                 let bytes: usize = ClassIndex::all()
-                    .map(|class| cache.len(class) * crate::size_class::block_size(class))
+                    .map(|class| cache.len(class) * block_size(class))
                     .sum();
-                // The first limits come on top: eight blocks of each class at most.
-                let most = MAX_CACHED_BYTES
-                    + ClassIndex::all()
-                        .map(|c| 8 * crate::size_class::block_size(c))
-                        .sum::<usize>();
+                let free: usize = ClassIndex::all()
+                    .map(|class| free_entries(class) * block_size(class))
+                    .sum();
+                let most = cache.allowed() + free;
+                allowed += cache.allowed();
                 if result.is_ok() {
                     result = check(bytes <= most, "T1: caches are bounded", bytes);
                 }
             });
         });
-        result
+        // Relaxed: nobody is inside.
+        let counted = self.cacheable.load(Ordering::Relaxed);
+        result.and(check(
+            allowed == counted,
+            "T1: the room of all caches is counted",
+            counted,
+        ))
     }
 }
 

@@ -24,6 +24,13 @@ pub(crate) fn seqcst_fence() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// Keeps the compiler from moving accesses to memory across; no instruction.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) fn compiler_barrier() {
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
 /// A cell with loom's shape: the pointer is lent to a closure.
 #[derive(Debug)]
 #[cfg(not(loom))]
@@ -92,6 +99,14 @@ impl RawLock {
         {
             self.acquire_slow();
         }
+    }
+
+    /// Takes the lock if it is free at once.
+    pub(crate) fn try_acquire(&self) -> bool {
+        // Acquire / Relaxed: as in `acquire`.
+        self.state
+            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
     #[cold]
@@ -194,6 +209,18 @@ impl<T> Lock<T> {
         let result = self.value.with_mut(|value| f(unsafe { &mut *value }));
         self.raw.release();
         result
+    }
+
+    /// Runs `f` on the value of a lock that is held.
+    ///
+    /// # Safety
+    ///
+    /// The caller, or the parent that forked it, holds the lock, and no reference to the
+    /// value is alive.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn with_held<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: by contract the caller is the only one inside.
+        self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 
     /// The lock alone, for the fork handlers.

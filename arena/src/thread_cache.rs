@@ -13,27 +13,36 @@
 //! gives blocks 64 at a time.
 //!
 //! Invariants:
-//! - T1: `base <= top <= limit <= base + capacity`, for every class.
-//! - T2: the slots in `base .. top` hold blocks of the class that nobody else holds; the
-//!   slot below `base` holds null, for ever.
-//! - T3: only the owning thread writes; others read `top` and `requested` for statistics.
+//! - T1: `base + holes <= top <= limit <= base + capacity`, for every class.
+//! - T2: the slots in `base + holes .. top` hold blocks of the class that nobody else
+//!   holds; the `holes` slots below and the one below `base` hold null.
+//! - T3: only the owning thread writes, but for the harvest (`freeze.rs`); others read `top`,
+//!   `holes` and `requested` for statistics.
 //! - T4: a block is above `top` before it is given to anybody, and below it only after
 //!   it was received: at every instant each block has one holder.
+//! - T5: an operation of the process heap loads the thread's pointer to the cache once,
+//!   does one `pop` or `push` with it, and everything else inside `alone`.
 
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::size_class::{block_size, magazine_capacity};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
+};
 use crate::tally::Account;
 use crate::units::{CLASS_COUNT, ClassIndex};
 
-/// Entries that a magazine may hold before it has shown use.
+mod freeze;
+
+/// Entries that a magazine gets when it first grows.
 const FIRST_LIMIT: usize = 8;
-/// Bytes of blocks up to which the magazines of one thread may grow together.
-pub(crate) const MAX_CACHED_BYTES: usize = 1 << 20;
+/// Bytes of blocks that every magazine may hold without asking for room.
+const FREE_BYTES: usize = 256;
 /// Most blocks that move between a magazine and the middle tier at once.
 pub(crate) const MAX_BATCH: usize = 64;
+/// Most entries that any magazine holds.
+pub(crate) const MAX_ENTRIES: usize = 128;
 
 /// Index of the slot below the base of each class (T2).
 static SENTINELS: [u16; CLASS_COUNT] = sentinels();
@@ -74,6 +83,17 @@ pub(crate) enum Push {
     Twice,
 }
 
+/// What the caches of a heap may hold: for one of them, and for all together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room<'a> {
+    /// Most bytes of blocks that the limits of one cache allow.
+    pub(crate) each: usize,
+    /// Most bytes of blocks that the limits of all caches allow together.
+    pub(crate) all: usize,
+    /// Bytes of blocks that they allow now.
+    pub(crate) taken: &'a AtomicUsize,
+}
+
 /// The magazines of one thread.
 #[derive(Debug)]
 #[repr(C, align(4096))]
@@ -82,8 +102,28 @@ pub(crate) struct ThreadCache {
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
     /// Bytes that this thread asked for, less those that it freed.
     pub(crate) requested: Account,
-    /// Bytes of blocks that the limits allow together.
+    /// Whether the owner is on a slow path (it writes, the harvest reads).
+    busy: AtomicBool,
+    /// Whether it is to wait before the next (the harvest writes, the owner reads).
+    stop: AtomicBool,
+    /// Held during a harvest.
+    lock: RawLock,
+    /// Null slots at the bottom of each magazine (`alone`; statistics read it).
+    holes: [AtomicU8; CLASS_COUNT],
+    /// Bytes of blocks that the limits allow together, beyond what is free (`alone`).
     allowed: AtomicUsize,
+    /// Slow paths taken (`alone`; the harvest reads it).
+    visits: AtomicUsize,
+    /// The owner's pointer to this cache, or null where there is none to freeze (`lock`).
+    home: AtomicPtr<AtomicPtr<Self>>,
+    /// Whether threads without a cache share this one, under a lock.
+    shared: AtomicBool,
+    /// Whether a harvest is under way here (cache-store lock).
+    frozen: AtomicBool,
+    /// What the owner had done when it was looked at last, and since when it is the same,
+    /// in milliseconds (cache-store lock).
+    seen: AtomicUsize,
+    seen_ms: AtomicU64,
     /// Next in the list of all caches of the heap (cache-store lock).
     pub(crate) next: AtomicPtr<Self>,
     /// Next in the list of caches without a thread (cache-store lock).
@@ -110,16 +150,30 @@ impl ThreadCache {
         let cache = unsafe { memory.as_ref() };
         for class in ClassIndex::all() {
             let base = cache.base(class);
-            let first = FIRST_LIMIT.min(magazine_capacity(class.get()));
             // The slot below the base is null already (T2): not touching the slots keeps
             // those of unused classes from becoming resident.
             // SAFETY: the first slots are inside `slots`.
-            let limit = unsafe { base.add(first) };
+            let limit = unsafe { base.add(free_entries(class)) };
             cache.set_top(class, base);
             cache.set_limit(class, limit);
+            cache.set_holes(class, 0);
         }
         // Relaxed: published with the cache.
         cache.allowed.store(0, Ordering::Relaxed);
+        cache.home.store(ptr::null_mut(), Ordering::Relaxed);
+        cache.shared.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes the cache one that many threads share under a lock.
+    pub(crate) fn set_shared(&self) {
+        // Relaxed: used under that lock.
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::set_shared`] was called.
+    pub(crate) fn is_shared(&self) -> bool {
+        // Relaxed: as there.
+        self.shared.load(Ordering::Relaxed)
     }
 
     /// Takes the block that was pushed last, or null.
@@ -167,12 +221,18 @@ impl ThreadCache {
 
     /// Blocks of `class` in the magazine; any thread may ask.
     pub(crate) fn len(&self, class: ClassIndex) -> usize {
+        self.height(class).saturating_sub(self.holes(class))
+    }
+
+    /// Entries from the base to the top, holes included.
+    fn height(&self, class: ClassIndex) -> usize {
         (self.top(class).addr() - self.base(class).addr()) / size_of::<*mut u8>()
     }
 
-    /// Entries that the magazine of `class` may hold now.
-    fn allowance(&self, class: ClassIndex) -> usize {
-        (self.limit(class).addr() - self.base(class).addr()) / size_of::<*mut u8>()
+    /// Blocks that the magazine of `class` may hold now. Under the lock.
+    pub(crate) fn allowance(&self, class: ClassIndex) -> usize {
+        let entries = (self.limit(class).addr() - self.base(class).addr()) / size_of::<*mut u8>();
+        entries - self.holes(class)
     }
 
     /// Blocks to fetch when the magazine of `class` is empty.
@@ -180,15 +240,20 @@ impl ThreadCache {
         (self.allowance(class) / 2).clamp(1, MAX_BATCH)
     }
 
-    /// Doubles the limit of `class` within its capacity and the thread's allowance;
-    /// `false` when it stays.
-    pub(crate) fn grow(&self, class: ClassIndex) -> bool {
+    /// Doubles the limit of `class` within its capacity and the room there is; `false`
+    /// when it stays. Inside `alone`, without holes.
+    pub(crate) fn grow(&self, class: ClassIndex, room: Room<'_>) -> bool {
         let now = self.allowance(class);
-        let wanted = (now * 2).min(magazine_capacity(class.get()));
-        let added = (wanted - now) * block_size(class);
-        // Relaxed: only the owner touches it.
+        let wanted = (now * 2)
+            .max(FIRST_LIMIT)
+            .min(magazine_capacity(class.get()));
+        if wanted <= now {
+            return false;
+        }
+        let added = charge(class, wanted) - charge(class, now);
+        // Relaxed: under the lock; and a sum of numbers through which nothing is read.
         let sum = self.allowed.load(Ordering::Relaxed) + added;
-        if added == 0 || sum > MAX_CACHED_BYTES {
+        if sum > room.each || !claim(room, added) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);
@@ -197,9 +262,71 @@ impl ThreadCache {
         true
     }
 
+    /// Gives up the room that magazines other than that of `keep` have and do not use.
+    /// The owner, inside `alone`.
+    pub(crate) fn give_up_unused(&self, keep: ClassIndex, room: Room<'_>) {
+        for class in ClassIndex::all().filter(|&class| class != keep) {
+            self.close_holes(class);
+            let used = self.len(class).max(free_entries(class));
+            if used < self.allowance(class) {
+                self.lower_limit(class, used, room.taken);
+            }
+        }
+    }
+
+    /// Lowers the limit of `class` to `entries` blocks above the holes. Under the lock.
+    fn lower_limit(&self, class: ClassIndex, entries: usize, taken: &AtomicUsize) {
+        let less = charge(class, self.allowance(class)) - charge(class, entries);
+        // Relaxed: as in `grow`.
+        let sum = self.allowed.load(Ordering::Relaxed) - less;
+        self.allowed.store(sum, Ordering::Relaxed);
+        taken.fetch_sub(less, Ordering::Relaxed);
+        let above = self.holes(class) + entries;
+        // SAFETY: below the old limit, so inside the class's slots.
+        self.set_limit(class, unsafe { self.base(class).add(above) });
+    }
+
+    /// Gives up all room; the magazines are empty and the cache is about to be released.
+    pub(crate) fn give_up_all(&self, taken: &AtomicUsize) {
+        // Relaxed: as in `grow`.
+        taken.fetch_sub(self.allowed.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Bytes of blocks that the limits allow together, beyond what is free.
+    pub(crate) fn allowed(&self) -> usize {
+        // Relaxed: a number.
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a slow path, under the lock, and returns how many there were.
+    pub(crate) fn visit(&self) -> usize {
+        // Relaxed: written under the lock; the harvest reads a number.
+        let visits = self.visits.load(Ordering::Relaxed).wrapping_add(1);
+        self.visits.store(visits, Ordering::Relaxed);
+        visits
+    }
+
+    /// Moves the blocks of `class` down over the holes that a harvest left, if there are
+    /// any. The owner, inside `alone`.
+    pub(crate) fn close_holes(&self, class: ClassIndex) {
+        let holes = self.holes(class);
+        if holes == 0 {
+            return;
+        }
+        let (base, len, allowance) = (self.base(class), self.len(class), self.allowance(class));
+        self.set_holes(class, 0);
+        // SAFETY: the blocks lie in `base + holes .. base + holes + len` and go to the
+        // base, inside the class's slots; the limit falls by as much as the top (T1, T3).
+        unsafe {
+            ptr::copy(base.add(holes), base, len);
+            self.set_top(class, base.add(len));
+            self.set_limit(class, base.add(allowance));
+        }
+    }
+
     /// Fills the empty magazine of `class` with `blocks`, such that they pop in order.
     pub(crate) fn fill(&self, class: ClassIndex, blocks: &[*mut u8]) {
-        debug_assert!(self.len(class) == 0 && blocks.len() <= self.allowance(class));
+        debug_assert!(self.height(class) == 0 && blocks.len() <= self.allowance(class));
         let mut top = self.base(class);
         for &block in blocks.iter().rev().take(self.allowance(class)) {
             // SAFETY: at most the limit many entries from the base (T1, T3).
@@ -212,7 +339,8 @@ impl ThreadCache {
     }
 
     /// Removes the oldest blocks of `class`, at most as many as `out` holds; returns how
-    /// many. They are out of the cache when this returns (T4).
+    /// many. They are out of the cache when this returns (T4). Inside `alone`,
+    /// without holes.
     pub(crate) fn drain(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
         let base = self.base(class);
         let len = self.len(class);
@@ -225,6 +353,19 @@ impl ThreadCache {
             self.set_top(class, base.add(len - count));
         }
         count
+    }
+
+    fn holes(&self, class: ClassIndex) -> usize {
+        // Relaxed: written under the lock; statistics read a number.
+        let holes = self.holes.get(class.get());
+        holes.map_or(0, |holes| usize::from(holes.load(Ordering::Relaxed)))
+    }
+
+    fn set_holes(&self, class: ClassIndex, count: u8) {
+        if let Some(holes) = self.holes.get(class.get()) {
+            // Relaxed: as in `holes`.
+            holes.store(count, Ordering::Relaxed);
+        }
     }
 
     /// First slot of `class`.
@@ -263,4 +404,31 @@ impl ThreadCache {
     }
 }
 
-const _: () = assert!(CACHE_BYTES <= 32 * 1024);
+/// Blocks of `class` that its magazine may hold without asking for room.
+pub(crate) fn free_entries(class: ClassIndex) -> usize {
+    (FREE_BYTES / block_size(class)).min(FIRST_LIMIT)
+}
+
+/// Bytes of room that `entries` blocks of `class` need.
+fn charge(class: ClassIndex, entries: usize) -> usize {
+    entries.saturating_sub(free_entries(class)) * block_size(class)
+}
+
+/// Takes `bytes` of the room of all caches.
+fn claim(room: Room<'_>, bytes: usize) -> bool {
+    if bytes == 0 {
+        return true;
+    }
+    // Relaxed: a sum of numbers. The look before keeps threads that find no room from
+    // writing to a line that all share.
+    if room.taken.load(Ordering::Relaxed) + bytes > room.all {
+        return false;
+    }
+    if room.taken.fetch_add(bytes, Ordering::Relaxed) + bytes > room.all {
+        room.taken.fetch_sub(bytes, Ordering::Relaxed);
+        return false;
+    }
+    true
+}
+
+const _: () = assert!(CACHE_BYTES <= 32 * 1024 && MAX_ENTRIES <= 255);

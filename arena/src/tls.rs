@@ -1,33 +1,36 @@
 //! Sixteen bytes of thread-local storage: the thread's cache and what stage it is in.
 //!
+//! The first word is what fast paths load. A harvest (`thread_cache/freeze.rs`) makes it null for
+//! a moment, from another thread; the second, which only the thread itself writes, says
+//! whether there is a cache behind.
+//!
 //! On x86-64 Linux this is a symbol of our own with the initial-exec model: two
 //! instructions, in an executable and in a preloaded library alike, where
 //! `thread_local!` in a library calls `__tls_get_addr` (about 2 ns). Neither has a
 //! destructor: registering one allocates, which in a library that *is* malloc never ends.
 
-use core::ptr::{self, NonNull};
+use core::ptr;
 
+use crate::sync::AtomicPtr;
 use crate::thread_cache::ThreadCache;
 
 /// What a thread is to the process heap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Stage {
-    /// It has not come to the slow path yet, or has a cache.
-    Running,
+    /// It has not come to the slow path yet.
+    New,
+    /// It has this cache.
+    Owner(&'static ThreadCache),
     /// Its cache was taken back at exit; it uses the shared one from now on.
     Exited,
 }
 
-/// The thread's part of the process heap.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Local {
-    cache: *const ThreadCache,
-    /// 0 is [`Stage::Running`].
-    stage: usize,
-}
+/// Second word of a thread that is [`Stage::Exited`]; 0 is [`Stage::New`], and anything
+/// else the address of the cache.
+const EXITED: *const ThreadCache = ptr::without_provenance(1);
 
-/// The calling thread's cache, if it has one.
+/// The calling thread's cache, if it has one and no harvest is under way there. It is
+/// good for one `pop` or one `push` (T5).
 #[inline(always)]
 pub(crate) fn cache() -> Option<&'static ThreadCache> {
     // SAFETY: null, or a cache of the process heap, which lives as long as the process;
@@ -37,27 +40,34 @@ pub(crate) fn cache() -> Option<&'static ThreadCache> {
 
 /// The calling thread's stage.
 pub(crate) fn stage() -> Stage {
-    if imp::get().stage == 0 {
-        Stage::Running
-    } else {
-        Stage::Exited
+    let stage = imp::stage();
+    if stage == EXITED {
+        return Stage::Exited;
     }
+    // SAFETY: as in `cache`.
+    unsafe { stage.as_ref() }.map_or(Stage::New, Stage::Owner)
 }
 
-/// Sets both.
-pub(crate) fn set(cache: Option<NonNull<ThreadCache>>, stage: Stage) {
-    let cache = cache.map_or(ptr::null(), |cache| cache.as_ptr().cast_const());
-    imp::set(Local {
-        cache,
-        stage: usize::from(stage == Stage::Exited),
-    });
+/// Makes `cache` the calling thread's.
+pub(crate) fn set_cache(cache: &'static ThreadCache) {
+    imp::set(cache, cache);
+}
+
+/// Forgets the calling thread's cache, for good.
+pub(crate) fn set_exited() {
+    imp::set(ptr::null(), EXITED);
+}
+
+/// The word that [`cache`] loads, for the harvest. It lives as long as the thread.
+pub(crate) fn word() -> *mut AtomicPtr<ThreadCache> {
+    imp::word()
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod imp {
     use core::arch::{asm, global_asm};
 
-    use super::{Local, ThreadCache};
+    use super::{AtomicPtr, ThreadCache};
 
     // The version is part of the name: two versions of this crate may be linked together.
     macro_rules! symbol {
@@ -116,8 +126,8 @@ mod imp {
         cache
     }
 
-    pub(super) fn get() -> Local {
-        let stage: usize;
+    pub(super) fn stage() -> *const ThreadCache {
+        let stage: *const ThreadCache;
         // SAFETY: as in `cache`; the second word.
         unsafe {
             asm!(
@@ -127,21 +137,33 @@ mod imp {
                 options(readonly, preserves_flags, nostack),
             );
         }
-        Local {
-            cache: cache(),
-            stage,
-        }
+        stage
     }
 
-    pub(super) fn set(local: Local) {
+    pub(super) fn word() -> *mut AtomicPtr<ThreadCache> {
+        let word: *mut AtomicPtr<ThreadCache>;
+        // SAFETY: on x86-64 the first word at the thread pointer is the pointer itself.
+        unsafe {
+            asm!(
+                "mov {word}, qword ptr fs:[0]",
+                "add {word}, {offset}",
+                word = out(reg) word,
+                offset = in(reg) offset(),
+                options(readonly, nostack),
+            );
+        }
+        word
+    }
+
+    pub(super) fn set(cache: *const ThreadCache, stage: *const ThreadCache) {
         // SAFETY: as in `cache`; writes both words.
         unsafe {
             asm!(
                 "mov qword ptr fs:[{offset}], {cache}",
                 "mov qword ptr fs:[{offset} + 8], {stage}",
                 offset = in(reg) offset(),
-                cache = in(reg) local.cache,
-                stage = in(reg) local.stage,
+                cache = in(reg) cache,
+                stage = in(reg) stage,
                 options(preserves_flags, nostack),
             );
         }
@@ -150,26 +172,52 @@ mod imp {
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod imp {
-    use core::cell::Cell;
+    use super::{AtomicPtr, ThreadCache, ptr};
+    use crate::sync::{Ordering, compiler_barrier};
 
-    use super::{Local, ThreadCache, ptr};
-
-    std::thread_local! {
-        static LOCAL: Cell<Local> = const { Cell::new(Local { cache: ptr::null(), stage: 0 }) };
+    struct Local {
+        cache: AtomicPtr<ThreadCache>,
+        stage: AtomicPtr<ThreadCache>,
     }
 
-    #[inline(always)]
-    pub(super) fn cache() -> *const ThreadCache {
-        get().cache
+    std::thread_local! {
+        static LOCAL: Local = const {
+            Local {
+                cache: AtomicPtr::new(ptr::null_mut()),
+                stage: AtomicPtr::new(ptr::null_mut()),
+            }
+        };
     }
 
     // Without a destructor the variable can be used for the whole life of the thread, so
     // `with` does not panic.
-    pub(super) fn get() -> Local {
-        LOCAL.with(Cell::get)
+    #[inline(always)]
+    pub(super) fn cache() -> *const ThreadCache {
+        // What an operation does may not move before its load: the barrier that a harvest
+        // has every thread pass orders the processor, and this the compiler.
+        compiler_barrier();
+        // Relaxed: what is read through it is the thread's own; a harvest changes it under
+        // the protocol of `thread_cache/freeze.rs`, and thaws with Release (for which the address
+        // dependency is enough).
+        let cache = LOCAL.with(|local| local.cache.load(Ordering::Relaxed));
+        compiler_barrier();
+        cache
     }
 
-    pub(super) fn set(local: Local) {
-        LOCAL.with(|cell| cell.set(local));
+    pub(super) fn stage() -> *const ThreadCache {
+        // Relaxed: the thread's own.
+        LOCAL.with(|local| local.stage.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn word() -> *mut AtomicPtr<ThreadCache> {
+        LOCAL.with(|local| ptr::from_ref(&local.cache).cast_mut())
+    }
+
+    pub(super) fn set(cache: *const ThreadCache, stage: *const ThreadCache) {
+        // Relaxed: the thread's own; a harvest comes to the words through the lock.
+        LOCAL.with(|local| {
+            local.cache.store(cache.cast_mut(), Ordering::Relaxed);
+            local.stage.store(stage.cast_mut(), Ordering::Relaxed);
+        });
     }
 }

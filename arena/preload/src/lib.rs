@@ -37,6 +37,9 @@
 //!
 //! # Environment
 //!
+//! The arena's options, such as `BRICKYARD_PURGE_THREAD=1` and
+//! `BRICKYARD_MEMORY_LIMIT=512M`: the table is in `options.rs` and in the README.
+//!
 //! `BRICKYARD_STATS=1` prints the arena's statistics on stderr when the program
 //! exits through `exit` or by returning from `main`.
 #![cfg_attr(all(panic = "abort", target_arch = "x86_64"), no_std)]
@@ -53,6 +56,8 @@ mod abort;
     reason = "reads and writes errno through the C library's pointer"
 )]
 mod errno;
+#[expect(unsafe_code, reason = "calls getenv and reads what it returns")]
+mod options;
 #[expect(
     unsafe_code,
     reason = "runs code at load and exit, and calls getenv, fcntl and write"

@@ -44,6 +44,7 @@ static ON_EXIT: extern "C" fn() = on_exit;
 
 /// Reads the environment before the program can change it.
 extern "C" fn on_load() {
+    crate::options::apply();
     // SAFETY: the name is a C string. The environment is read while the loader
     // runs constructors, before the program has threads that could change it.
     let value = unsafe { libc::getenv(c"BRICKYARD_STATS".as_ptr()) };
@@ -114,6 +115,13 @@ pub(crate) fn print(fd: c_int) {
             ),
         );
     }
+}
+
+/// Writes one line to stderr.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    let saved_errno = errno::current();
+    write_line(libc::STDERR_FILENO, text);
+    errno::set(saved_errno);
 }
 
 /// Formats one line and writes it, cut off at [`LINE_BYTES`].

@@ -1,7 +1,8 @@
 //! The contract between the heap and the operating system.
 //!
 //! One file a platform implements these functions; nothing above this module names a
-//! platform. None of them allocates, panics or takes a lock of this crate.
+//! platform. None of them
+//! panics or takes a lock of this crate, and none but `spawn` allocates.
 //!
 //! | function | contract |
 //! |---|---|
@@ -14,7 +15,11 @@
 //! | `relocate(from, old, to, new)` | moves pages to `to`, replacing what is mapped there |
 //! | `now_ms()` | milliseconds of a monotonic clock, coarse and cheap |
 //! | `wait(word, value)` | sleeps while `*word == value`; may wake for no reason |
+//! | `wait_for(word, value, ms)` | the same for `ms` milliseconds at most |
 //! | `wake_one(word)` | wakes one sleeper of `wait(word, …)` |
+//! | `advise_huge(addr, len, wanted)` | huge pages wanted or refused; may be ignored |
+//! | `can_barrier()`, `barrier_everywhere()` | a full memory barrier on every thread of the process; `false` if there is none |
+//! | `spawn(main)`, `name_thread(name)` | a detached thread that takes no signals; the one function here that may allocate |
 //! | `write_stderr(bytes)` | writes unbuffered; errors are ignored |
 //! | `abort()` | ends the process abnormally |
 //! | `on_thread_exit(f)`, `arm_thread_exit(p)` | calls `f(p)` when the arming thread ends |

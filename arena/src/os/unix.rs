@@ -122,6 +122,107 @@ pub(crate) unsafe fn wait(word: *const u32, value: u32) {
     keep_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, operation, value, for_ever) });
 }
 
+/// Sleeps while `*word` is `value`, for `ms` milliseconds at most.
+///
+/// # Safety
+///
+/// `word` points to a live 32-bit atomic.
+pub(crate) unsafe fn wait_for(word: *const u32, value: u32, ms: u64) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let time = libc::timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
+    };
+    // SAFETY: by contract the word is live; `time` is a relative timeout that outlives
+    // the call; the other arguments fit FUTEX_WAIT.
+    keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_futex, word, operation, value, &raw const time)
+    });
+}
+
+/// Asks the system for huge pages on a mapping, or for none.
+///
+/// # Safety
+///
+/// The range was mapped by this module, both ends are multiples of the OS page size.
+pub(crate) unsafe fn advise_huge(addr: usize, len: usize, wanted: bool) {
+    let advice = if wanted {
+        libc::MADV_HUGEPAGE
+    } else {
+        libc::MADV_NOHUGEPAGE
+    };
+    // SAFETY: by contract the range is ours; the advice does not change contents. A
+    // kernel without huge pages refuses, which leaves things as they are.
+    keep_errno(|| unsafe { libc::madvise(ptr::with_exposed_provenance_mut(addr), len, advice) });
+}
+
+const MEMBARRIER_PRIVATE_EXPEDITED: i32 = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+
+/// Announces that this process will call [`barrier_everywhere`]; `false` if it cannot.
+pub(crate) fn can_barrier() -> bool {
+    membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED)
+}
+
+/// Has every thread of the process pass a full memory barrier before this returns.
+pub(crate) fn barrier_everywhere() -> bool {
+    membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+}
+
+fn membarrier(command: i32) -> bool {
+    // SAFETY: the call takes no pointers.
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 })
+}
+
+/// Stack of a thread that [`spawn`] starts: the purge thread's frames are small, and the
+/// program's thread-locals share it.
+const SPAWN_STACK_BYTES: usize = 256 << 10;
+
+/// Starts `main` as a detached thread that takes no signals; `false` when the system
+/// refuses. May allocate: call it outside every lock.
+pub(crate) fn spawn(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
+    keep_errno(|| {
+        let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
+        let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: both sets are valid for writes; a filled set is a valid mask.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+        }
+        let started = spawn_detached(main, SPAWN_STACK_BYTES) || spawn_detached(main, 0);
+        // SAFETY: `old` was written by the call above (or is zeroed, which is a mask).
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), ptr::null_mut()) };
+        started
+    })
+}
+
+/// `stack` bytes of stack, or the system's default for 0.
+fn spawn_detached(main: extern "C" fn(*mut c_void) -> *mut c_void, stack: usize) -> bool {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::zeroed();
+    let attributes = attributes.as_mut_ptr();
+    let mut thread = MaybeUninit::<libc::pthread_t>::zeroed();
+    // SAFETY: the attributes are initialised before they are used and destroyed once;
+    // `thread` is valid for writes; `main` is a function for the whole program.
+    unsafe {
+        if libc::pthread_attr_init(attributes) != 0 {
+            return false;
+        }
+        libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
+        if stack > 0 {
+            libc::pthread_attr_setstacksize(attributes, stack);
+        }
+        let failed = libc::pthread_create(thread.as_mut_ptr(), attributes, main, ptr::null_mut());
+        libc::pthread_attr_destroy(attributes);
+        failed == 0
+    }
+}
+
+/// Names the calling thread, for tools that list threads.
+pub(crate) fn name_thread(name: &core::ffi::CStr) {
+    // SAFETY: the name is a C string that outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
 /// Wakes one thread that sleeps in [`wait`] on `word`.
 pub(crate) fn wake_one(word: *const u32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;

@@ -1,0 +1,114 @@
+//! The memory limits: what the heap may commit, and whom it tells.
+
+use crate::heap_core::HeapCore;
+use crate::size_class::block_size;
+use crate::sync::Ordering;
+use crate::thread_cache::ThreadCache;
+use crate::units::{ClassIndex, GRANULE_SHIFT};
+
+impl HeapCore {
+    /// Counts `granules` as committed; `false` when the memory limit forbids it even
+    /// after everything free was given back.
+    pub(crate) fn reserve(&self, granules: usize) -> bool {
+        if self.reserve_at_once(granules) {
+            return true;
+        }
+        self.purge();
+        self.reserve_at_once(granules)
+    }
+
+    fn reserve_at_once(&self, granules: usize) -> bool {
+        // Relaxed: a sum of numbers; threads that reserve at the same time add up in the
+        // one variable, so together they stay below the limit.
+        let before = self.committed.fetch_add(granules, Ordering::Relaxed);
+        let limit = self.options.memory_limit().unwrap_or(usize::MAX);
+        if granules > 0 && before.saturating_add(granules) > limit {
+            self.unreserve(granules);
+            return false;
+        }
+        true
+    }
+
+    /// Takes back a [`Self::reserve`], or what of it was committed before.
+    pub(crate) fn unreserve(&self, granules: usize) {
+        // Relaxed: as in `reserve`.
+        self.committed.fetch_sub(granules, Ordering::Relaxed);
+    }
+
+    /// Takes blocks from the spans as far as the memory limit allows. The most that they
+    /// can make resident is reserved while they are taken; what they do is counted there.
+    #[cold]
+    pub(crate) fn take_reserved_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
+        // A block of `n` granules and a bit overlaps `n + 2` at most.
+        let per_block = (block_size(class) >> GRANULE_SHIFT) + 2;
+        let most = per_block * out.len();
+        if self.reserve_at_once(most) {
+            let got = self.take_any_blocks(class, out);
+            self.unreserve(most);
+            return got;
+        }
+        let Some(first) = out.get_mut(..1) else {
+            return 0;
+        };
+        if !self.reserve(per_block) {
+            return 0;
+        }
+        let got = self.take_any_blocks(class, first);
+        self.unreserve(per_block);
+        got
+    }
+
+    /// What is left to do when an operation is over and no lock is held: the program may
+    /// be called, and a thread started, both of which may allocate.
+    pub(crate) fn after_slow_path(&self, cache: Option<&ThreadCache>) {
+        if cache.is_some_and(ThreadCache::is_shared) {
+            // The lock of the shared cache is held; its holder calls again without.
+            return;
+        }
+        // Relaxed: numbers for the policy.
+        let committed = self.committed.load(Ordering::Relaxed);
+        let soft = self.options.soft_limit();
+        if committed > soft {
+            self.tell(soft);
+        } else if committed < soft - soft / 8 && self.told.load(Ordering::Relaxed) {
+            self.told.store(false, Ordering::Relaxed);
+        }
+        self.ring(committed);
+    }
+
+    /// The soft limit is passed.
+    #[cold]
+    #[inline(never)]
+    fn tell(&self, soft: usize) {
+        // Relaxed: elects the thread that tells; nothing is read through it.
+        if self.told.load(Ordering::Relaxed) || self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.purge();
+        let committed = self.committed.load(Ordering::Relaxed);
+        if committed > soft {
+            self.options.on_soft_limit()(committed << GRANULE_SHIFT);
+        } else {
+            self.told.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_overlaps_no_more_granules_than_are_reserved() {
+        for class in ClassIndex::all() {
+            let size = block_size(class);
+            let granules = crate::size_class::span_granules(class);
+            for index in 0..crate::size_class::span_blocks(class) {
+                let first = (index * size) >> GRANULE_SHIFT;
+                let last = ((index + 1) * size - 1) >> GRANULE_SHIFT;
+                assert!(last < granules);
+                assert!(last - first < (size >> GRANULE_SHIFT) + 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a thread does when a magazine is empty or full: blocks come and go some tens at a
+//! time, and limits grow with use, as far as there is room.
+
+use core::ptr;
+
+use crate::heap_core::HeapCore;
+use crate::purge;
+use crate::size_class::magazine_capacity;
+use crate::sync::Ordering;
+use crate::thread_cache::{MAX_BATCH, Push, Room, ThreadCache};
+use crate::units::{ClassIndex, GRANULE_SHIFT};
+
+/// Slow paths of a thread after which it may look for room that its other magazines do
+/// not use.
+const REGROUP_VISITS: usize = 64;
+/// Entries from which on a magazine does without.
+const FEW_ENTRIES: usize = 16;
+
+impl HeapCore {
+    /// Fetches blocks for the empty magazine of `class` and returns one of them.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+        let block = cache.alone(|| self.refill_alone(cache, class));
+        self.after_slow_path(Some(cache));
+        block
+    }
+
+    fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+        let mut blocks = [ptr::null_mut(); MAX_BATCH];
+        let visits = cache.visit();
+        cache.close_holes(class);
+        let want = match cache.allowance(class) {
+            0 => {
+                self.widen(cache, class, visits);
+                cache.batch(class)
+            }
+            _ => {
+                let want = cache.batch(class);
+                self.widen(cache, class, visits);
+                want
+            }
+        };
+        if self.sweep_is_due() {
+            // Memory that was given back is being touched again: the heap grows.
+            self.sweep();
+        }
+        let got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
+            return ptr::null_mut();
+        };
+        cache.fill(class, rest);
+        first
+    }
+
+    /// Makes room in the full magazine of `class` and puts `block` there.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn make_room(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+        cache.alone(|| self.make_room_alone(cache, class, block));
+        self.after_slow_path(Some(cache));
+    }
+
+    fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+        let visits = cache.visit();
+        cache.close_holes(class);
+        let is_full = cache.len(class) >= cache.allowance(class);
+        if is_full && !self.widen(cache, class, visits) {
+            let mut blocks = [ptr::null_mut(); MAX_BATCH];
+            let half = cache.len(class).div_ceil(2).min(MAX_BATCH);
+            let count = cache.drain(class, blocks.get_mut(..half).unwrap_or_default());
+            self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+            self.tick();
+        }
+        if cache.push(class, block) == Push::Full {
+            // There is no room for even one.
+            self.give_blocks(class, &[block]);
+        }
+    }
+
+    /// Lets the magazine of `class` hold more; `false` when it stays. Inside `alone`.
+    fn widen(&self, cache: &ThreadCache, class: ClassIndex, visits: usize) -> bool {
+        if cache.allowance(class) == magazine_capacity(class.get()) {
+            return false;
+        }
+        let room = self.room();
+        if cache.grow(class, room) {
+            return true;
+        }
+        // Other classes may have had their time. Looking costs a visit to each, and this
+        // one may be full for good.
+        if visits.is_multiple_of(REGROUP_VISITS) && cache.allowance(class) < FEW_ENTRIES {
+            cache.give_up_unused(class, room);
+            return cache.grow(class, room);
+        }
+        false
+    }
+
+    /// What caches may hold now.
+    fn room(&self) -> Room<'_> {
+        // Relaxed: a count for the policy.
+        let committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
+        Room {
+            each: self.options.thread_cache(),
+            all: purge::most_cached(committed),
+            taken: &self.cacheable,
+        }
+    }
+
+    /// Gives every block of every magazine of `cache` back to the spans. The owner calls
+    /// it, or nobody owns the cache.
+    pub(crate) fn flush(&self, cache: &ThreadCache) {
+        cache.alone(|| {
+            for class in ClassIndex::all() {
+                let mut blocks = [ptr::null_mut(); MAX_BATCH];
+                cache.close_holes(class);
+                loop {
+                    let count = cache.drain(class, &mut blocks);
+                    if count == 0 {
+                        break;
+                    }
+                    self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+                }
+            }
+        });
+        self.after_slow_path(Some(cache));
+    }
+}
