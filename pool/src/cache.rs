@@ -241,6 +241,12 @@ impl Cache {
         tail.saturating_sub(held.drained_to)
     }
 
+    /// Owner: whether there may be slots in the cache; sure if it says no.
+    pub(crate) fn may_hold_slots(&self) -> bool {
+        // Relaxed: the owner's own word.
+        self.tail.load(Ordering::Relaxed) != BASE
+    }
+
     /// Whether pops and pushes fail on the fast path.
     pub(crate) fn is_frozen(&self, _held: &CacheState) -> bool {
         // Relaxed: changed under the lock, which the caller holds.

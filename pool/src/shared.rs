@@ -36,7 +36,7 @@ use crate::metrics::{Counters, Metrics};
 use crate::sync::{
     AtomicU64, AtomicUsize, Mutex, Ordering, asymmetric_fences_work, fence, heavy_barrier,
 };
-use crate::wait::{Grant, WaitQueue, Waiter};
+use crate::wait::{Grant, WaitQueue, Waiter, wake_all};
 
 /// In `live`: the pool's own handle, beside the objects.
 const HANDLE: usize = 1 << (usize::BITS - 1);
@@ -223,13 +223,19 @@ impl Shared {
             // Acquire: pairs with the Release at the changes of mode.
             let mode = self.mode.load(Ordering::Acquire);
             if is_scarce(mode) {
+                if let Some(cache) = cache {
+                    self.surrender(cache);
+                }
                 match self.take_scarce(mode) {
                     Ok(answer) => return answer,
                     Err(ModeChanged) => continue,
                 }
             }
             let idle = match cache {
-                Some(cache) => self.refill(cache),
+                Some(cache) => match self.refill(cache) {
+                    Ok(idle) => idle,
+                    Err(ModeChanged) => continue,
+                },
                 None => self.take_shared(),
             };
             if let Some(slot) = idle {
@@ -243,28 +249,47 @@ impl Shared {
     }
 
     /// Fills the owner's cache from the depot and takes one slot.
-    fn refill(&self, cache: &Cache) -> Option<NonNull<Object>> {
+    fn refill(&self, cache: &Cache) -> Result<Option<NonNull<Object>>, ModeChanged> {
         let mut held = cache.lock();
         cache.normalise(&mut held);
         // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
-            // What a push in flight left here belongs to all now.
-            return cache.pop_locked(&mut held);
+            return Err(ModeChanged);
         }
         if self.limits.caches_open {
             cache.thaw(&mut held);
         }
         if let Some(slot) = cache.pop_locked(&mut held) {
-            return Some(slot);
+            return Ok(Some(slot));
         }
         self.depot.take(&self.storage, |slot| {
             if !cache.push_locked(&mut held, slot) {
                 self.depot.put_loose(&self.storage, slot);
             }
         });
-        cache
+        Ok(cache
             .pop_locked(&mut held)
-            .or_else(|| self.depot.take_loose(&self.storage))
+            .or_else(|| self.depot.take_loose(&self.storage)))
+    }
+
+    /// In scarce mode: makes loose what is left in the owner's cache. Whoever emptied it has
+    /// left the slots that a pop was about to take and then did not, for it found the cache
+    /// frozen; nobody else would find them (P2).
+    fn surrender(&self, cache: &Cache) {
+        if !cache.may_hold_slots() {
+            return;
+        }
+        let mut wake = Vec::new();
+        {
+            let mut held = cache.lock();
+            cache.normalise(&mut held);
+            while let Some(slot) = cache.pop_locked(&mut held) {
+                self.depot.put_loose(&self.storage, slot);
+            }
+            self.serve(&mut wake);
+        }
+        // The caller has no grant yet that a waker's panic could take away.
+        wake_all(wake);
     }
 
     /// Takes one slot for a thread without a cache.

@@ -152,3 +152,16 @@ impl Locked<'_> {
         self.queue.len.store(self.waiters.len(), Ordering::SeqCst);
     }
 }
+
+/// Wakes all, also if one of them panics: each has a grant that nobody else will use. A
+/// second panic aborts.
+pub(crate) fn wake_all(wake: Vec<Waker>) {
+    struct Rest(alloc::vec::IntoIter<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            self.0.by_ref().for_each(Waker::wake);
+        }
+    }
+    let mut rest = Rest(wake.into_iter());
+    rest.0.by_ref().for_each(Waker::wake);
+}
