@@ -355,7 +355,6 @@ impl Shared {
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
             return;
         }
-        self.counters.note_steal();
         let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
         self.empty_caches(&registry, &mut held);
         while self.depot.take(&self.storage, |slot| {
@@ -366,6 +365,10 @@ impl Shared {
         self.scarce_calls.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire loads of the mode.
         self.mode.fetch_add(1, Ordering::Release);
+        drop(held);
+        drop(registry);
+        // A subscriber of events may use the pool: no lock is held.
+        self.counters.note_steal();
     }
 
     /// Moves what is in the caches onto the loose stack; all locks are held.
@@ -499,7 +502,9 @@ impl Shared {
 
     /// Joins the queue. The grant may come at once.
     pub(crate) fn wait(&self, waker: &Waker, wake: &mut Vec<Waker>) -> Arc<Waiter> {
-        let waiter = self.queue.lock().join(waker.clone());
+        // Foreign code, so before the lock.
+        let waker = waker.clone();
+        let waiter = self.queue.lock().join(waker);
         // Whatever is idle in caches becomes loose, and from now on every return looks at
         // the queue (P4).
         self.become_scarce();
