@@ -234,17 +234,17 @@ impl Cache {
         self.state.lock()
     }
 
-    /// Owner: whether the cache is empty, also of what was drained since it last looked.
-    pub(crate) fn is_untouched(&self) -> bool {
-        // Relaxed: the owner's own word.
-        self.tail.load(Ordering::Relaxed) == BASE
-    }
-
     /// Slots in the cache; a hint while the owner runs.
     pub(crate) fn len(&self, held: &CacheState) -> usize {
         // Relaxed: a hint.
         let tail = self.tail.load(Ordering::Relaxed);
         tail.saturating_sub(held.drained_to)
+    }
+
+    /// Owner: whether there may be slots in the cache; sure if it says no.
+    pub(crate) fn may_hold_slots(&self) -> bool {
+        // Relaxed: the owner's own word.
+        self.tail.load(Ordering::Relaxed) != BASE
     }
 
     /// Whether pops and pushes fail on the fast path.

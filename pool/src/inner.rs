@@ -30,6 +30,7 @@ use crate::holders::Holders;
 use crate::recycle::{DropReason, Keep, Place, Recycle};
 use crate::shared::{Limits, Put, Shared};
 use crate::wait::Grant;
+pub(crate) use crate::wait::wake_all;
 
 #[cfg(feature = "std")]
 use crate::thread::{self, Key, PlaceOf};
@@ -395,19 +396,6 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             holders.note(slot, location);
         }
     }
-}
-
-/// Wakes all, also if one of them panics: each has a grant that nobody else will use. A
-/// second panic aborts.
-pub(crate) fn wake_all(wake: Vec<Waker>) {
-    struct Rest(alloc::vec::IntoIter<Waker>);
-    impl Drop for Rest {
-        fn drop(&mut self) {
-            self.0.by_ref().for_each(Waker::wake);
-        }
-    }
-    let mut rest = Rest(wake.into_iter());
-    rest.0.by_ref().for_each(Waker::wake);
 }
 
 /// A slot whose object was not created: back to the vacant ones, the permit too.

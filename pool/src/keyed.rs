@@ -65,10 +65,21 @@ impl<T, R: Recycle<T>> Pool<T, R> {
 
     /// The object under `key`, unless it was removed.
     ///
+    /// Every thread may look the same object up at the same time, so it must be [`Sync`]:
+    ///
+    /// ```compile_fail,E0277
+    /// let pool = brickyard_pool::Pool::new(|| core::cell::Cell::new(0));
+    /// let key = pool.insert(core::cell::Cell::new(1)).expect("the pool has no bound");
+    /// let _ = pool.lookup(key);
+    /// ```
+    ///
     /// # Complexity
     ///
     /// Constant, lock-free: one exchange, and one when the reference is dropped.
-    pub fn lookup(&self, key: Key) -> Option<Keyed<'_, T, R>> {
+    pub fn lookup(&self, key: Key) -> Option<Keyed<'_, T, R>>
+    where
+        T: Sync,
+    {
         let slot = self.inner().shared.storage().enter(key)?;
         Some(Keyed {
             pool: self,
@@ -95,7 +106,10 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     /// # Complexity
     ///
     /// Linear in the most slots that the pool ever had.
-    pub fn keyed(&self) -> impl Iterator<Item = Keyed<'_, T, R>> + '_ {
+    pub fn keyed(&self) -> impl Iterator<Item = Keyed<'_, T, R>> + '_
+    where
+        T: Sync,
+    {
         let storage = self.inner().shared.storage();
         (0..storage.slots()).filter_map(move |index| self.lookup(storage.key_at(index)?))
     }

@@ -237,11 +237,12 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         Ok(slot)
     }
 
-    /// Gives a grant back that nobody wants any more.
-    fn refuse(&self, grant: Grant) {
-        match grant {
-            Grant::Idle(slot) => self.inner().put_unused(slot),
-            Grant::Permit => wake_all(self.inner().release_open_permit()),
+    /// Leaves the queue; a grant that came already goes to the next.
+    fn leave(&self, waiter: &Arc<Waiter>) {
+        match self.inner().shared.stop_waiting(waiter) {
+            Some(Grant::Idle(slot)) => self.inner().put_unused(slot),
+            Some(Grant::Permit) => wake_all(self.inner().release_open_permit()),
+            None => {}
         }
     }
 
@@ -326,12 +327,21 @@ impl<T, R: Recycle<T>> Pool<T, R> {
                 self.0.unpark();
             }
         }
+        struct Queued<'w, T, R: Recycle<T>>(&'w Pool<T, R>, &'w Arc<Waiter>);
+        impl<T, R: Recycle<T>> Drop for Queued<'_, T, R> {
+            fn drop(&mut self) {
+                self.0.leave(self.1);
+            }
+        }
         let waker = Arc::new(Unpark(std::thread::current())).into();
         let begun = Instant::now();
         let shared = &self.inner().shared;
         let mut wake = Vec::new();
         let waiter = shared.wait(&waker, &mut wake);
+        // Leaves the queue if another's waker panics.
+        let queued = Queued(self, &waiter);
         wake_all(wake);
+        core::mem::forget(queued);
         let grant = loop {
             if let Some(grant) = waiter.poll(&waker) {
                 break Some(grant);
@@ -522,12 +532,14 @@ impl<'p, T, R: Recycle<T>> Future for Get<'p, T, R> {
             None => {
                 let mut wake = Vec::new();
                 let waiter = inner.shared.wait(context.waker(), &mut wake);
+                // Before others are woken: should a waker panic, `drop` leaves the queue.
+                let waiter = Arc::clone(self.waiter.insert(waiter));
                 wake_all(wake);
                 #[cfg(feature = "std")]
                 {
                     self.begun = Some(std::time::Instant::now());
                 }
-                match self.waiter.insert(waiter).poll(context.waker()) {
+                match waiter.poll(context.waker()) {
                     Some(grant) => grant,
                     None => return Poll::Pending,
                 }
@@ -552,10 +564,8 @@ impl<'p, T, R: Recycle<T>> Future for Get<'p, T, R> {
 
 impl<T, R: Recycle<T>> Drop for Get<'_, T, R> {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter.take()
-            && let Some(grant) = self.pool.inner().shared.stop_waiting(&waiter)
-        {
-            self.pool.refuse(grant);
+        if let Some(waiter) = self.waiter.take() {
+            self.pool.leave(&waiter);
         }
     }
 }

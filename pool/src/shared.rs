@@ -39,7 +39,7 @@ use crate::sync::{
     AtomicU64, AtomicUsize, Mutex, Ordering, Step, asymmetric_fences_work, fence, heavy_barrier,
     left_out,
 };
-use crate::wait::{Grant, WaitQueue, Waiter};
+use crate::wait::{Grant, WaitQueue, Waiter, wake_all};
 
 /// In `live`: the pool's own handle, beside the objects.
 const HANDLE: usize = 1 << (usize::BITS - 1);
@@ -231,8 +231,8 @@ impl Shared {
             // Acquire: pairs with the Release at the changes of mode.
             let mode = self.mode.load(Ordering::Acquire);
             if is_scarce(mode) {
-                if let Some(slot) = cache.and_then(|cache| self.take_left_over(cache)) {
-                    return Some(Grant::Idle(slot));
+                if let Some(cache) = cache {
+                    self.surrender(cache);
                 }
                 match self.take_scarce(mode) {
                     Ok(answer) => return answer,
@@ -240,7 +240,10 @@ impl Shared {
                 }
             }
             let idle = match cache {
-                Some(cache) => self.refill(cache),
+                Some(cache) => match self.refill(cache) {
+                    Ok(idle) => idle,
+                    Err(ModeChanged) => continue,
+                },
                 None => self.take_shared(),
             };
             if let Some(slot) = idle {
@@ -254,48 +257,47 @@ impl Shared {
     }
 
     /// Fills the owner's cache from the depot and takes one slot.
-    fn refill(&self, cache: &Cache) -> Option<NonNull<Object>> {
+    fn refill(&self, cache: &Cache) -> Result<Option<NonNull<Object>>, ModeChanged> {
         let mut held = cache.lock();
         cache.normalise(&mut held);
         // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
-            return None;
+            return Err(ModeChanged);
         }
         if self.limits.caches_open {
             cache.thaw(&mut held);
         }
         if let Some(slot) = cache.pop_locked(&mut held) {
-            return Some(slot);
+            return Ok(Some(slot));
         }
         self.depot.take(&self.storage, |slot| {
             if !cache.push_locked(&mut held, slot) {
                 self.depot.put_loose(&self.storage, slot);
             }
         });
-        cache
+        Ok(cache
             .pop_locked(&mut held)
-            .or_else(|| self.depot.take_loose(&self.storage))
+            .or_else(|| self.depot.take_loose(&self.storage)))
     }
 
-    /// Owner, in scarce mode: a pop that met the freezing of the cache left its slots in it,
-    /// where nobody else sees them. Takes one, and makes the others loose (P2).
-    fn take_left_over(&self, cache: &Cache) -> Option<NonNull<Object>> {
-        if cache.is_untouched() {
-            return None;
+    /// In scarce mode: makes loose what is left in the owner's cache. Whoever emptied it has
+    /// left the slots that a pop was about to take and then did not, for it found the cache
+    /// frozen; nobody else would find them (P2).
+    fn surrender(&self, cache: &Cache) {
+        if !cache.may_hold_slots() {
+            return;
         }
         let mut wake = Vec::new();
-        let first = {
+        {
             let mut held = cache.lock();
             cache.normalise(&mut held);
-            let first = cache.pop_locked(&mut held);
             while let Some(slot) = cache.pop_locked(&mut held) {
                 self.depot.put_loose(&self.storage, slot);
             }
-            first
-        };
-        self.serve(&mut wake);
-        wake.into_iter().for_each(Waker::wake);
-        first
+            self.serve(&mut wake);
+        }
+        // The caller has no grant yet that a waker's panic could take away.
+        wake_all(wake);
     }
 
     /// Takes one slot for a thread without a cache.
@@ -361,7 +363,6 @@ impl Shared {
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
             return;
         }
-        self.counters.note_steal();
         let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
         if !left_out(Step::EmptyCaches) {
             self.empty_caches(&registry, &mut held);
@@ -374,6 +375,10 @@ impl Shared {
         self.scarce_calls.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire loads of the mode.
         self.mode.fetch_add(1, Ordering::Release);
+        drop(held);
+        drop(registry);
+        // A subscriber of events may use the pool: no lock is held.
+        self.counters.note_steal();
     }
 
     /// Moves what is in the caches onto the loose stack; all locks are held.
@@ -510,7 +515,9 @@ impl Shared {
 
     /// Joins the queue. The grant may come at once.
     pub(crate) fn wait(&self, waker: &Waker, wake: &mut Vec<Waker>) -> Arc<Waiter> {
-        let waiter = self.queue.lock().join(waker.clone());
+        // Foreign code, so before the lock.
+        let waker = waker.clone();
+        let waiter = self.queue.lock().join(waker);
         // Whatever is idle in caches becomes loose, and from now on every return looks at
         // the queue (P4).
         self.become_scarce();

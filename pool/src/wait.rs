@@ -49,18 +49,37 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// Takes the grant, or remembers whom to wake.
+    ///
+    /// Cloning and dropping a waker runs foreign code, which may use the pool: not under
+    /// a lock.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<Grant> {
+        let grant = self.take();
+        if grant.is_some() || self.wakes(waker) {
+            return grant;
+        }
+        drop(self.replace(waker.clone()));
+        self.take()
+    }
+
+    fn take(&self) -> Option<Grant> {
         let mut state = self.state.lock();
-        match *state {
-            State::Granted(grant) => {
-                *state = State::Over;
-                Some(grant)
-            }
-            State::Waiting(ref mut old) => {
-                old.clone_from(waker);
-                None
-            }
-            State::Over => None,
+        let State::Granted(grant) = *state else {
+            return None;
+        };
+        *state = State::Over;
+        Some(grant)
+    }
+
+    /// Whether a grant wakes the same as `waker`.
+    fn wakes(&self, waker: &Waker) -> bool {
+        matches!(&*self.state.lock(), State::Waiting(known) if known.will_wake(waker))
+    }
+
+    /// Remembers whom to wake; returns the waker that is not needed any more.
+    fn replace(&self, waker: Waker) -> Waker {
+        match &mut *self.state.lock() {
+            State::Waiting(known) => core::mem::replace(known, waker),
+            State::Granted(_) | State::Over => waker,
         }
     }
 }
@@ -103,16 +122,19 @@ impl WaitQueue {
     /// Takes `waiter` out of the queue. A grant that came first is returned: the caller
     /// passes it on.
     pub(crate) fn leave(&self, waiter: &Arc<Waiter>) -> Option<Grant> {
-        let mut locked = self.lock();
-        let left = core::mem::replace(&mut *waiter.state.lock(), State::Over);
-        match left {
-            State::Granted(grant) => Some(grant),
-            State::Waiting(_) => {
+        let left = {
+            let mut locked = self.lock();
+            let left = core::mem::replace(&mut *waiter.state.lock(), State::Over);
+            if matches!(left, State::Waiting(_)) {
                 locked.waiters.retain(|other| !Arc::ptr_eq(other, waiter));
                 locked.count();
-                None
             }
-            State::Over => None,
+            left
+        };
+        // The waker is dropped here, where no lock is held: it may use the pool.
+        match left {
+            State::Granted(grant) => Some(grant),
+            State::Waiting(_) | State::Over => None,
         }
     }
 }
@@ -151,4 +173,17 @@ impl Locked<'_> {
         // SeqCst: see `WaitQueue::len`.
         self.queue.len.store(self.waiters.len(), Ordering::SeqCst);
     }
+}
+
+/// Wakes all, also if one of them panics: each has a grant that nobody else will use. A
+/// second panic aborts.
+pub(crate) fn wake_all(wake: Vec<Waker>) {
+    struct Rest(alloc::vec::IntoIter<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            self.0.by_ref().for_each(Waker::wake);
+        }
+    }
+    let mut rest = Rest(wake.into_iter());
+    rest.0.by_ref().for_each(Waker::wake);
 }
