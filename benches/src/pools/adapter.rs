@@ -79,6 +79,9 @@ pub(crate) trait Pool: Sync + Sized + 'static {
     where
         Self: 'p;
 
+    /// Whether its objects are counted: not where it keeps room and no objects.
+    const COUNTED: bool = true;
+
     /// A pool without objects, or with what it cannot do without.
     fn new(setting: &Setting) -> Self;
 

@@ -3,7 +3,7 @@
 /// One row of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// At most 14 characters.
+    /// One or two words of at most six characters.
     pub name: &'static str,
     /// What is done.
     pub kind: Kind,
@@ -74,7 +74,7 @@ pub const ROWS: &[Row] = &[
         "What does a guard without a borrow cost?",
     ),
     row(
-        "2 threads",
+        "2 thr.",
         Kind::Wall(2),
         Size::Small,
         "Do two threads on two cores disturb each other?",
@@ -86,7 +86,7 @@ pub const ROWS: &[Row] = &[
         "And with objects of 64 KiB?",
     ),
     row(
-        "8 threads",
+        "8 thr.",
         Kind::Cpu(8),
         Size::Small,
         "What do eight threads on these cores use?",
@@ -104,7 +104,7 @@ pub const ROWS: &[Row] = &[
         "And when another thread returns the object?",
     ),
     row(
-        "32 at once",
+        "many 32",
         Kind::Many,
         Size::Small,
         "What does an object cost that is got among 32?",

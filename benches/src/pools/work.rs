@@ -209,7 +209,7 @@ fn burst<P: Pool>(effort: Effort) -> Measured {
             pool.put(one);
         }
     }
-    let kept = live().checked_sub(before);
+    let kept = P::COUNTED.then(|| live().saturating_sub(before));
     Measured {
         kept,
         ..Measured::plain(middle(bursts))

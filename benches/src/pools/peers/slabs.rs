@@ -125,6 +125,8 @@ pub(crate) struct SharedRoom<const N: usize>(shared_arena::SharedArena<Inline<N>
 impl<const N: usize> Pool for SharedRoom<N> {
     type Held<'p> = shared_arena::ArenaBox<Inline<N>>;
 
+    const COUNTED: bool = false;
+
     fn new(_: &Setting) -> Self {
         Self(shared_arena::SharedArena::new())
     }
@@ -165,6 +167,8 @@ macro_rules! statics {
 
         impl Pool for StaticRoom<$size> {
             type Held<'p> = atomic_pool::Box<Room>;
+
+            const COUNTED: bool = false;
 
             fn new(_: &Setting) -> Self {
                 Self
