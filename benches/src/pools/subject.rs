@@ -185,7 +185,7 @@ pub const SUBJECTS: &[Subject] = &[
         "system",
         "shared_arena",
         [SharedRoom, SharedRoom, SharedRoom],
-        "room and no objects: each get starts from nothing; keeps all room"
+        "room and no objects: each get moves a value in; keeps all room"
     ),
     #[cfg(feature = "peers-pool")]
     subject!(
@@ -210,4 +210,64 @@ pub const SUBJECTS: &[Subject] = &[
 /// The subject of that name.
 pub fn find_subject(name: &str) -> Option<&'static Subject> {
     SUBJECTS.iter().find(|subject| subject.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::pools::{Kind, ROWS};
+
+    #[test]
+    fn names_are_distinct_and_fit_the_table() {
+        for (index, subject) in SUBJECTS.iter().enumerate() {
+            assert!(subject.name.len() <= 13, "{}", subject.name);
+            let found = find_subject(subject.name).map(|found| found.note);
+            assert_eq!(found, Some(subject.note), "{}", subject.name);
+            assert!(
+                SUBJECTS[..index]
+                    .iter()
+                    .all(|other| other.name != subject.name)
+            );
+        }
+        assert!(SUBJECTS[0].role == Role::Ours);
+    }
+
+    /// One test for all, because objects are counted for the whole process. A pool that
+    /// lost what it was given would keep nothing or too much of a burst.
+    #[test]
+    fn every_pool_does_every_row() {
+        let effort = Effort {
+            slice: Duration::from_millis(1),
+            slices: 1,
+        };
+        for subject in SUBJECTS {
+            for row in ROWS {
+                let measured = subject.measure(row, effort);
+                let name = format!("{} of {}", row.name, subject.name);
+                assert!(measured.ns.is_finite() && measured.ns > 0.0, "{name}");
+                assert_eq!(
+                    measured.latency.is_some(),
+                    row.kind == Kind::Latency,
+                    "{name}"
+                );
+                let kept = match (row.kind, subject.name) {
+                    (Kind::Burst, "brickyard") => 64..=64 + 2 * 128,
+                    (Kind::Burst, "Box system" | "Box arena") => 0..=0,
+                    (Kind::Burst, "shared_arena" | "atomic-pool") => {
+                        assert_eq!(measured.kept, None, "{name}");
+                        continue;
+                    }
+                    (Kind::Burst, _) => 64..=1024,
+                    _ => {
+                        assert_eq!(measured.kept, None, "{name}");
+                        continue;
+                    }
+                };
+                let found = measured.kept.expect("it counts");
+                assert!(kept.contains(&found), "{name}: {found} objects");
+            }
+        }
+    }
 }
