@@ -1,6 +1,7 @@
 //! One measurement in a process of its own: the child's side and the parent's.
 
 use core::time::Duration;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail, ensure};
 use brickyard_arena::Arena;
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wait_timeout::ChildExt as _;
 
@@ -156,46 +158,13 @@ impl Launcher {
     ///
     /// When the child cannot be started, hangs, dies or reports nonsense.
     pub(crate) fn sample(&self, workload: &str, allocator: &str) -> Result<Sample> {
-        let mut command = Command::new(&self.program);
-        command
-            .args([
-                "child",
-                "--workload",
-                workload,
-                "--allocator",
-                allocator,
-                "--files",
-            ])
-            .arg(&self.files)
-            .args((self.scale == Scale::Quick).then_some("--quick"))
-            .env(switch::VARIABLE, allocator)
-            // Else "system" would be whatever is preloaded.
-            .env_remove("LD_PRELOAD")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().context("cannot start a child")?;
-        // Both outputs are a few hundred bytes and fit the pipes, so waiting
-        // first cannot block the child.
-        let Some(status) = child.wait_timeout(PATIENCE)? else {
-            child.kill()?;
-            child.wait()?;
-            bail!("no answer after {} s", PATIENCE.as_secs());
-        };
-        let (mut report, mut complaint) = (String::new(), String::new());
-        child
-            .stdout
-            .take()
-            .context("no standard output")?
-            .read_to_string(&mut report)?;
-        child
-            .stderr
-            .take()
-            .context("no standard error")?
-            .read_to_string(&mut complaint)?;
-        ensure!(status.success(), "{status}: {}", complaint.trim());
-        let sample: Sample = serde_json::from_str(&report)
-            .with_context(|| format!("the child's report is not understood: {report}"))?;
+        let mut arguments: Vec<&OsStr> = Vec::new();
+        for argument in ["child", "--workload", workload, "--allocator", allocator] {
+            arguments.push(argument.as_ref());
+        }
+        arguments.extend(["--files".as_ref(), self.files.as_os_str()]);
+        arguments.extend((self.scale == Scale::Quick).then_some(OsStr::new("--quick")));
+        let sample: Sample = report_of(&self.program, &arguments, allocator)?;
         ensure!(
             sample.allocator == allocator,
             "the child ran on {}",
@@ -203,4 +172,48 @@ impl Launcher {
         );
         Ok(sample)
     }
+}
+
+/// Runs this program with the arguments under the allocator, in a new process, and
+/// returns what that reports.
+///
+/// # Errors
+///
+/// When the child cannot be started, hangs, dies or reports nonsense.
+pub(crate) fn report_of<T: DeserializeOwned>(
+    program: &Path,
+    arguments: &[&OsStr],
+    allocator: &str,
+) -> Result<T> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env(switch::VARIABLE, allocator)
+        // Else "system" would be whatever is preloaded.
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start a child")?;
+    // Both outputs are a few hundred bytes and fit the pipes, so waiting
+    // first cannot block the child.
+    let Some(status) = child.wait_timeout(PATIENCE)? else {
+        child.kill()?;
+        child.wait()?;
+        bail!("no answer after {} s", PATIENCE.as_secs());
+    };
+    let (mut report, mut complaint) = (String::new(), String::new());
+    child
+        .stdout
+        .take()
+        .context("no standard output")?
+        .read_to_string(&mut report)?;
+    child
+        .stderr
+        .take()
+        .context("no standard error")?
+        .read_to_string(&mut complaint)?;
+    ensure!(status.success(), "{status}: {}", complaint.trim());
+    serde_json::from_str(&report)
+        .with_context(|| format!("the child's report is not understood: {report}"))
 }

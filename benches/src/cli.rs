@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::child::ChildArgs;
+use crate::pool::PoolChildArgs;
 use crate::spawn::SpawnArgs;
 
-/// Compares memory allocators: the arena, the system's malloc, and peers.
+/// Compares memory allocators (the arena, the system's malloc, peers) and object pools.
 #[derive(Debug, Parser)]
 #[command(name = "brickyard", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -28,6 +29,9 @@ pub(crate) enum Command {
     /// One measurement
     #[command(hide = true)]
     Child(ChildArgs),
+    /// One measurement of an object pool
+    #[command(hide = true)]
+    PoolChild(PoolChildArgs),
     /// One run of a foreign command
     #[command(hide = true)]
     Spawn(SpawnArgs),
@@ -36,13 +40,16 @@ pub(crate) enum Command {
 /// Options of `compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
+    /// Compare object pools instead of allocators
+    #[arg(long, conflicts_with_all = ["allocators", "input"])]
+    pub(crate) pool: bool,
     /// An eighth of the work and fewer rounds: under 30 seconds
     #[arg(long)]
     pub(crate) quick: bool,
     /// Rounds to run; without it as many as fit the time, five at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
-    /// Only the workloads whose name contains this
+    /// Only the rows whose name contains this
     #[arg(long, value_name = "SUBSTRING")]
     pub(crate) only: Option<String>,
     /// Only these allocators, separated by commas; the system's always runs
@@ -88,6 +95,18 @@ mod tests {
         let cli = Cli::try_parse_from(["brickyard", "--quick", "--only", "pair"]).expect("valid");
         assert!(cli.command.is_none() && cli.compare.quick);
         assert_eq!(cli.compare.only.as_deref(), Some("pair"));
+    }
+
+    #[test]
+    fn pools_have_neither_input_nor_allocators() {
+        let cli = Cli::try_parse_from(["brickyard", "compare", "--pool", "--quick"]);
+        let Ok(Some(Command::Compare(args))) = cli.map(|cli| cli.command) else {
+            panic!("not compare")
+        };
+        assert!(args.pool && args.quick);
+        for other in ["--input", "--allocators"] {
+            assert!(Cli::try_parse_from(["brickyard", "--pool", other, "x"]).is_err());
+        }
     }
 
     #[test]

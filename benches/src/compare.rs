@@ -39,7 +39,7 @@ const QUICK_BUDGET: Duration = Duration::from_secs(25);
 /// When an option is wrong, the input cannot be used, or a child failed; what
 /// the others measured is printed first.
 pub(crate) fn main(args: &CompareArgs) -> Result<()> {
-    let start = Instant::now();
+    let plan = Plan::new(args);
     let workloads = chosen_workloads(args.only.as_deref())?;
     let allocators = chosen_allocators(&args.allocators)?;
     let scale = if args.quick {
@@ -50,44 +50,78 @@ pub(crate) fn main(args: &CompareArgs) -> Result<()> {
     let scratch = tempfile::tempdir().context("no folder for temporary files")?;
     let input = input::prepare(args.input.as_deref(), scale, scratch.path())?;
     let launcher = Launcher::new(&input.files, scale, scratch.path())?;
-    let rounds = args.rounds.unwrap_or(MOST_ROUNDS);
-    let budget = match (args.rounds, args.quick) {
-        (Some(_), _) => Duration::MAX,
-        (None, true) => QUICK_BUDGET,
-        (None, false) => FULL_BUDGET,
-    };
     let runs_a_round = workloads.len() * allocators.len();
-    let steps = workloads.len() as u64 + u64::from(rounds) * runs_a_round as u64;
+    let steps = workloads.len() as u64 + u64::from(plan.rounds) * runs_a_round as u64;
     let mut comparison = Comparison::new(&workloads, allocators, launcher, progress::bar(steps));
     comparison.count_live();
-    let mut done = 0;
-    while done < rounds {
-        let round_start = Instant::now();
-        comparison.round(done as usize);
-        done += 1;
-        if start.elapsed() + round_start.elapsed() > budget {
-            break;
-        }
-    }
+    let done = plan.run(|round| comparison.round(round));
     comparison.bar.finish_and_clear();
     let results = comparison.results;
     report::say(&table::render(&results));
     report::say(&input.summary);
     report::say(&format!(
-        "{} of work, {done} rounds{} in {:.0} s; medians, ± half the range; live % of RSS at rest",
+        "{} of work, {}; medians, ± half the range; live % of RSS at rest",
         if args.quick { "1/8" } else { "all" },
-        if done < rounds {
-            " (no time for more)"
-        } else {
-            ""
-        },
-        start.elapsed().as_secs_f64(),
+        plan.remark(done),
     ));
     if let Some(path) = &args.json {
         report::write_json(path, &results)?;
     }
     report::say(&report::verdict(&results));
     conclude(&results)
+}
+
+/// How many rounds to run, and how long.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    start: Instant,
+    pub(crate) rounds: u32,
+    budget: Duration,
+}
+
+impl Plan {
+    /// As the options say; the time counts from now.
+    pub(crate) fn new(args: &CompareArgs) -> Self {
+        Self {
+            start: Instant::now(),
+            rounds: args.rounds.unwrap_or(MOST_ROUNDS),
+            budget: match (args.rounds, args.quick) {
+                (Some(_), _) => Duration::MAX,
+                (None, true) => QUICK_BUDGET,
+                (None, false) => FULL_BUDGET,
+            },
+        }
+    }
+
+    /// Runs rounds while there is time for another; returns how many.
+    pub(crate) fn run(&self, mut round: impl FnMut(usize)) -> u32 {
+        let mut done = 0;
+        while done < self.rounds {
+            let round_start = Instant::now();
+            round(done as usize);
+            done += 1;
+            if self.start.elapsed() + round_start.elapsed() > self.budget {
+                break;
+            }
+        }
+        done
+    }
+
+    /// What was run, for the reader of the table.
+    pub(crate) fn remark(&self, done: u32) -> String {
+        let hurry = if done < self.rounds {
+            " (no time for more)"
+        } else {
+            ""
+        };
+        let seconds = self.start.elapsed().as_secs_f64();
+        format!("{done} rounds{hurry} in {seconds:.0} s")
+    }
+}
+
+/// The order of `count` sides in a round of a row: each comes first in its turn.
+pub(crate) fn turns(count: usize, round: usize, row: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round + row) % count)
 }
 
 /// An error that lists all failures, if there are any.
@@ -187,8 +221,7 @@ impl Comparison {
     fn round(&mut self, round: usize) {
         let count = self.results.allocators.len();
         for index in 0..self.results.rows.len() {
-            for turn in 0..count {
-                let side = (turn + round + index) % count;
+            for side in turns(count, round, index) {
                 let row = &mut self.results.rows[index];
                 let allocator = &self.results.allocators[side];
                 self.bar
@@ -256,6 +289,15 @@ mod tests {
         let error = chosen_allocators(&[String::from("dlmalloc")]).expect_err("unknown");
         assert!(error.to_string().contains("dlmalloc"), "{error}");
         assert!(chosen_allocators(&[String::from(switch::COUNTING)]).is_err());
+    }
+
+    #[test]
+    fn every_side_is_first_in_its_turn() {
+        let firsts: Vec<_> = (0..3)
+            .filter_map(|round| turns(3, round, 1).next())
+            .collect();
+        assert_eq!(firsts, [1, 2, 0]);
+        assert_eq!(turns(3, 4, 1).collect::<Vec<_>>(), [2, 0, 1]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `brickyard` compares memory allocators: the arena of this workspace, the
-//! system's malloc and, with the feature `peers`, others.
+//! system's malloc and, with the feature `peers`, others. With `--pool` it compares
+//! object pools.
 //!
 //! One measurement is one process ([`child`]) whose global allocator is chosen
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
-//! and [`run`] does the like for foreign commands. The modules named with
+//! [`run`] does the like for foreign commands, [`pool`] for the pools of the library. The modules named with
 //! `expect(unsafe_code)` below are the only ones with unsafe code.
 
 #![deny(unsafe_code)]
@@ -16,6 +17,7 @@ mod measure;
 #[cfg(feature = "peers")]
 #[expect(unsafe_code, reason = "calls mimalloc 2 through its C functions")]
 mod peers;
+mod pool;
 mod progress;
 mod report;
 mod results;
@@ -39,10 +41,11 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        None => compare::main(&cli.compare),
-        Some(Command::Compare(args)) => compare::main(args),
+        None => compared(&cli.compare),
+        Some(Command::Compare(args)) => compared(args),
         Some(Command::Run(args)) => run::main(args),
         Some(Command::Child(args)) => child::main(args),
+        Some(Command::PoolChild(args)) => pool::child(args),
         Some(Command::Spawn(args)) => spawn::main(args),
     };
     match result {
@@ -51,5 +54,14 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Compares what the options say.
+fn compared(args: &cli::CompareArgs) -> anyhow::Result<()> {
+    if args.pool {
+        pool::main(args)
+    } else {
+        compare::main(args)
     }
 }

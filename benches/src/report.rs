@@ -82,8 +82,16 @@ fn verdict_of(results: &Results, index: usize) -> String {
 ///
 /// When the file cannot be written.
 pub(crate) fn write_json(path: &Path, results: &Results) -> Result<()> {
-    let document = document(results)?;
-    let text = serde_json::to_string_pretty(&document)?;
+    write_document(path, &document(results)?)
+}
+
+/// Writes a document to `path`.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub(crate) fn write_document(path: &Path, document: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(document)?;
     fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -97,7 +105,7 @@ fn document(results: &Results) -> Result<Value> {
 }
 
 /// What the figures were taken on.
-fn machine() -> Value {
+pub(crate) fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
@@ -118,13 +126,11 @@ fn machine() -> Value {
 
 /// The compiler and the allocators' packages.
 fn versions() -> Value {
-    let mut versions = Map::new();
-    versions.insert(String::from("rustc"), json!(env!("BRICKYARD_RUSTC")));
-    for package in ALLOCATOR_PACKAGES {
-        if let Some(version) = locked_version(LOCK_FILE, package) {
-            versions.insert(String::from(package), json!(version));
-        }
-    }
+    #[cfg_attr(
+        not(feature = "peers"),
+        expect(unused_mut, reason = "the peers add themselves")
+    )]
+    let mut versions = package_versions(&ALLOCATOR_PACKAGES);
     #[cfg(feature = "peers")]
     for (name, version) in ["mimalloc2", "mimalloc3"]
         .iter()
@@ -133,6 +139,18 @@ fn versions() -> Value {
         versions.insert(String::from(*name), json!(version));
     }
     Value::Object(versions)
+}
+
+/// The versions of the compiler and of these packages.
+pub(crate) fn package_versions(packages: &[&str]) -> Map<String, Value> {
+    let mut versions = Map::new();
+    versions.insert(String::from("rustc"), json!(env!("BRICKYARD_RUSTC")));
+    for package in packages {
+        if let Some(version) = locked_version(LOCK_FILE, package) {
+            versions.insert(String::from(*package), json!(version));
+        }
+    }
+    versions
 }
 
 /// The version of a package in a lock file.

@@ -6,7 +6,7 @@ use crate::results::{Measure, Results, Row};
 use crate::stats::geometric_mean;
 
 /// What a cell without a figure shows.
-const NONE: &str = "-";
+pub(crate) const NONE: &str = "-";
 
 /// The form that fits: all figures in one table for the arena alone, a table
 /// for each measure when there are more allocators.
@@ -136,7 +136,7 @@ fn names(results: &Results) -> Vec<String> {
 }
 
 /// A table without rules whose first column is aligned left, the others right.
-fn table(header: Vec<String>, lines: Vec<Vec<String>>) -> Table {
+pub(crate) fn table(header: Vec<String>, lines: Vec<Vec<String>>) -> Table {
     let columns = header.len();
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -167,12 +167,12 @@ fn right(cells: Vec<String>) -> Line {
 }
 
 /// A figure with so many digits behind the point.
-fn number(value: Option<f64>, digits: usize) -> String {
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or(String::from(NONE), |value| format!("{value:.digits$}"))
 }
 
 /// A share as a percentage.
-fn percent(share: Option<f64>) -> String {
+pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or(String::from(NONE), |share| format!("{:.0}%", share * 100.0))
 }
 

@@ -127,6 +127,54 @@ fn quick_comparison_prints_table_and_verdict_and_writes_json() {
     }
 }
 
+/// The quick form on one row: table, percentiles aside, verdict, and one record for each
+/// pool in the file.
+#[test]
+fn pools_are_compared_and_reported() {
+    let report = tempfile::NamedTempFile::new().expect("a temporary file");
+    let start = ["compare", "--pool", "--quick", "--rounds", "1"];
+    let output = brickyard(
+        &[
+            &start[..],
+            &["--only", "owned", "--json", text(report.path())],
+        ]
+        .concat(),
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    for name in ["owned", "brickyard", "Box arena", "verdict: "] {
+        assert!(
+            printed.lines().any(|line| line.starts_with(name)),
+            "{name}: {printed}"
+        );
+    }
+    assert!(
+        printed.lines().all(|line| line.chars().count() <= 100),
+        "{printed}"
+    );
+    let report = json(&fs::read(report.path()).expect("the report is written"));
+    assert!(report["versions"]["brickyard-pool"].is_string(), "{report}");
+    let rows = report["rows"].as_array().expect("an array");
+    assert!(rows.len() >= 3, "{report}");
+    for row in rows {
+        assert_eq!(row["row"], "owned");
+        assert!(row["ns"].as_f64().is_some_and(|ns| ns > 0.0), "{row}");
+    }
+}
+
+#[test]
+fn pools_are_refused_by_a_process_on_another_allocator() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brickyard"));
+    let output = command
+        .args(["pool-child", "--row", "pair", "--subject", "Box arena"])
+        .env("BRICKYARD_ALLOCATOR", "system")
+        .output()
+        .expect("the command is built");
+    assert!(!output.status.success());
+    let complaint = "runs on system, not on arena";
+    assert!(stderr(&output).contains(complaint), "{}", stderr(&output));
+}
+
 /// Every real-input row under both allocators: their checksums are compared
 /// within the run, so a row that lost or damaged data would fail here.
 #[test]
@@ -242,6 +290,12 @@ fn unknown_names_are_refused_with_the_known_ones() {
     let output = brickyard(&["--only", "no-such-row"]);
     assert!(
         !output.status.success() && stderr(&output).contains("larson"),
+        "{}",
+        stderr(&output)
+    );
+    let output = brickyard(&["--pool", "--only", "no-such-row"]);
+    assert!(
+        !output.status.success() && stderr(&output).contains("across"),
         "{}",
         stderr(&output)
     );
