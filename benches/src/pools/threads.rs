@@ -19,6 +19,12 @@ const PARCEL: usize = 32;
 /// Parcels under way at most.
 const PARCELS: usize = 8;
 
+/// Least wall time of a slice with several threads. The scheduler lets a thread run for some
+/// milliseconds before it gives its core to the next one: threads that are done sooner run
+/// one after another, and what a thread pays once (its start, its first objects) is a large
+/// part of the figure.
+const TOGETHER: Duration = Duration::from_millis(32);
+
 /// Keeps the calling thread on core `number`, counted around. Where that is not allowed
 /// the scheduler decides.
 pub(crate) fn pin(number: usize) {
@@ -40,8 +46,9 @@ pub(crate) struct Figures {
 
 /// Gets and returns in `count` threads.
 pub(crate) fn pairs<P: Pool>(pool: &P, count: usize, effort: Effort) -> Figures {
-    let share = effort.slice / u32::try_from(count).unwrap_or(1).div_ceil(2);
-    let each = calibrate(share / 2, |each| drop(together(pool, count, each)));
+    // The count includes the start of the threads, which is small against such a slice.
+    let slice = effort.slice.max(TOGETHER);
+    let each = calibrate(slice, |each| drop(together(pool, count, each)));
     let slices: Vec<_> = (0..effort.slices)
         .map(|_| together(pool, count, each))
         .collect();
