@@ -68,7 +68,7 @@ pub(crate) struct CacheState {
     pub(crate) seen: (usize, u64),
 }
 
-/// The push at this index must not stay: see [`Cache::settle_push`].
+/// What was pushed from this index on must not stay: see [`Cache::settle_push`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused(usize);
 
@@ -185,6 +185,28 @@ impl Cache {
         }
     }
 
+    /// Owner: puts all of `slots` on top at once. `Ok(false)`: there is no room for all of
+    /// them, and nothing has changed. `Err`: none of them may stay, see
+    /// [`Cache::settle_push`].
+    #[inline]
+    pub(crate) fn push_many(&self, slots: &[NonNull<Object>]) -> Result<bool, Refused> {
+        // Orderings as in `push`.
+        let before = self.tail.load(Ordering::Relaxed);
+        let end = before + slots.len();
+        if end > self.limit.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        for (place, &slot) in slots.iter().enumerate() {
+            self.write(before + place, slot);
+        }
+        self.tail.store(end, Ordering::Release);
+        light_barrier();
+        if end > self.limit.load(Ordering::Relaxed) {
+            return Err(Refused(before));
+        }
+        Ok(true)
+    }
+
     /// Owner: takes `pops` from the budget; whether it had them. If not,
     /// [`Cache::spend_back`] follows.
     #[inline(always)]
@@ -288,8 +310,9 @@ impl Cache {
         self.take_all(held, take);
     }
 
-    /// Owner: after a push that was refused: whether the slot is still ours. If so it is
-    /// out of the cache again.
+    /// Owner: after a push that was refused: whether the slots are still ours. If so they
+    /// are out of the cache again. Whoever empties the cache reads the tail once, and one
+    /// store has moved it past all of them: all are ours, or none.
     pub(crate) fn settle_push(&self, held: &mut CacheState, refused: Refused) -> bool {
         let Refused(index) = refused;
         let ours = index >= held.drained_to;
@@ -328,6 +351,7 @@ impl Cache {
         self.validate(held);
     }
 
+    #[inline(always)]
     fn write(&self, index: usize, slot: NonNull<Object>) {
         // Relaxed: published by the tail or by the lock.
         self.entry(index).store(slot.as_ptr(), Ordering::Relaxed);

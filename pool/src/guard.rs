@@ -89,6 +89,11 @@ impl<T, R: Recycle<T>> Pooled<'_, T, R> {
         }
     }
 
+    /// Whether the object is from this pool.
+    pub(crate) fn is_of(&self, inner: &Inner<T, R>) -> bool {
+        core::ptr::eq(self.inner.as_ptr(), inner)
+    }
+
     /// What the guard holds; it returns nothing any more.
     pub(crate) fn into_parts(self) -> (NonNull<Inner<T, R>>, Slot) {
         let guard = disarm(self);

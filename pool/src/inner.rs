@@ -47,6 +47,9 @@ pub(crate) struct Inner<T, R> {
     pub(crate) holders: Option<Holders>,
     #[cfg(feature = "std")]
     decay: Option<crate::decay::Decay>,
+    /// Held by the one `get_many` that waits.
+    #[cfg(feature = "std")]
+    turn: std::sync::Mutex<()>,
     objects: PhantomData<T>,
 }
 
@@ -79,6 +82,8 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             holders: options.track_holders.then(Holders::new),
             #[cfg(feature = "std")]
             decay: options.idle_decay.map(crate::decay::Decay::new),
+            #[cfg(feature = "std")]
+            turn: std::sync::Mutex::new(()),
             objects: PhantomData,
         });
         NonNull::from(Box::leak(inner))
@@ -132,6 +137,15 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     pub(crate) fn take_slow(&self) -> Option<Grant> {
         self.tick();
         self.shared.take_slow(self.cache().as_deref())
+    }
+
+    /// The turn to collect many objects, waiting. It protects nothing but the wait: one who
+    /// panicked in it leaves nothing behind.
+    #[cfg(feature = "std")]
+    pub(crate) fn turn(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.turn
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Lets the decay look at the clock.
@@ -201,23 +215,46 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// - Neither is used afterwards: if not borrowed, the pool may be gone.
     #[inline]
     pub(crate) unsafe fn put(inner: NonNull<Self>, slot: Slot, borrowed: bool) {
-        {
-            let panicked = Panicked { inner, slot };
-            // SAFETY: live by contract, and as long as the slot is ours (O2).
-            let recycle = unsafe { &inner.as_ref().recycle };
-            let mut object = Self::object(slot);
-            // SAFETY: ours, valid (O1); it does not move until it is dropped, unless it is
-            // `Unpin`: no other interface hands out `&mut T` otherwise.
-            recycle.reset(unsafe { Pin::new_unchecked(object.as_mut()) });
-            // SAFETY: ours, valid.
-            let keep = recycle.keep(unsafe { object.as_ref() });
-            mem::forget(panicked);
-            if let Keep::Drop(reason) = keep {
-                // SAFETY: by contract.
-                unsafe { Self::destroy(inner, slot, reason) };
-                return;
-            }
+        // SAFETY: by contract.
+        if unsafe { Self::make_ready(inner, slot) } {
+            // SAFETY: by contract; the slot is still the caller's.
+            unsafe { Self::push(inner, slot, borrowed) };
         }
+    }
+
+    /// Resets a returned object; drops it if it is not to be kept. Whether it is kept: then
+    /// the slot stays with the caller.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`]; if the object is kept, pool and slot may still be used.
+    #[inline]
+    pub(crate) unsafe fn make_ready(inner: NonNull<Self>, slot: Slot) -> bool {
+        let panicked = Panicked { inner, slot };
+        // SAFETY: live by contract, and as long as the slot is ours (O2).
+        let recycle = unsafe { &inner.as_ref().recycle };
+        let mut object = Self::object(slot);
+        // SAFETY: ours, valid (O1); it does not move until it is dropped, unless it is
+        // `Unpin`: no other interface hands out `&mut T` otherwise.
+        recycle.reset(unsafe { Pin::new_unchecked(object.as_mut()) });
+        // SAFETY: ours, valid.
+        let keep = recycle.keep(unsafe { object.as_ref() });
+        mem::forget(panicked);
+        if let Keep::Drop(reason) = keep {
+            // SAFETY: by contract.
+            unsafe { Self::destroy(inner, slot, reason) };
+            return false;
+        }
+        true
+    }
+
+    /// Gives a slot back whose object is ready.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inner::put`].
+    #[inline]
+    pub(crate) unsafe fn push(inner: NonNull<Self>, slot: Slot, borrowed: bool) {
         #[cfg(feature = "std")]
         {
             // SAFETY: live: the slot is still ours. The place is a copy, for after the push
@@ -238,6 +275,28 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         unsafe {
             Self::put_ours(inner, slot, None, borrowed);
         }
+    }
+
+    /// Gives slots back whose objects are ready, if the thread's cache has room for all of
+    /// them. `false`: nothing has changed.
+    #[inline]
+    pub(crate) fn push_hot_many(&self, slots: &[Slot]) -> bool {
+        #[cfg(feature = "std")]
+        {
+            let place = self.key.at(NonNull::from(self).cast());
+            let refused = match thread::with_hot(place, |cache| Some(cache.push_many(slots))) {
+                Some(Ok(done)) => return done,
+                Some(Err(refused)) => refused,
+                None => return false,
+            };
+            // Whoever froze the cache has taken all of them, or none.
+            thread::with_hot(place, |cache| {
+                Some(!cache.settle_push(&mut cache.lock(), refused))
+            })
+            .unwrap_or(true)
+        }
+        #[cfg(not(feature = "std"))]
+        slots.is_empty()
     }
 
     /// The push on the fast path failed.

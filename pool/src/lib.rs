@@ -89,6 +89,9 @@ extern crate std;
 pub mod design {}
 
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "slots and guards of a batch")]
+mod batch;
+#[cfg(not(loom))]
 mod buffer;
 #[expect(unsafe_code, reason = "the owner's words; indices without checks")]
 mod cache;

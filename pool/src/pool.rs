@@ -371,38 +371,6 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         }
     }
 
-    /// Gets `count` objects, or none, without waiting, and appends them to `into`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::try_get`]; what was got by then is returned.
-    #[track_caller]
-    pub fn try_get_many<'p>(
-        &'p self,
-        count: usize,
-        into: &mut Vec<Pooled<'p, T, R>>,
-    ) -> Result<(), TryGetError<R::Error>> {
-        let before = into.len();
-        into.reserve(count);
-        self.inner()
-            .take_hot_many(count, |slot| into.push(self.guard(slot)));
-        while into.len() < before + count {
-            match self.try_get() {
-                Ok(one) => into.push(one),
-                Err(error) => {
-                    into.truncate(before);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns many objects: the same as dropping each guard.
-    pub fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Pooled<'p, T, R>>) {
-        guards.into_iter().for_each(drop);
-    }
-
     /// Puts an object that was made elsewhere under the pool's care.
     ///
     /// # Errors

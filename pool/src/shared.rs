@@ -133,6 +133,11 @@ impl Shared {
         }
     }
 
+    /// Most objects that may exist at once.
+    pub(crate) fn capacity(&self) -> usize {
+        self.limits.capacity
+    }
+
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
     }
