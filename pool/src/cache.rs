@@ -64,8 +64,6 @@ pub(crate) struct CacheState {
     pub(crate) closed: bool,
     /// Pops that hit, up to the last visit of the slow path.
     pub(crate) hits: u64,
-    /// Tail and hits at the last look of the decay, to see whether the owner sleeps.
-    pub(crate) seen: (usize, u64),
 }
 
 /// What was pushed from this index on must not stay: see [`Cache::settle_push`].
@@ -108,7 +106,6 @@ impl Cache {
                 drained_to: BASE,
                 closed: false,
                 hits: 0,
-                seen: (0, 0),
             }),
             entries: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
         }
@@ -270,17 +267,10 @@ impl Cache {
     }
 
     /// Whether pops and pushes fail on the fast path.
+    #[cfg(all(test, loom))]
     pub(crate) fn is_frozen(&self, _held: &CacheState) -> bool {
         // Relaxed: changed under the lock, which the caller holds.
         self.floor.load(Ordering::Relaxed) != OPEN
-    }
-
-    /// Whether the owner has done nothing visible since the last call.
-    pub(crate) fn sleeps(&self, held: &mut CacheState) -> bool {
-        // Relaxed: compared only. A thread that pops and pushes in pairs shows in its hits,
-        // at its visits of the slow path.
-        let now = (self.tail.load(Ordering::Relaxed), held.hits);
-        core::mem::replace(&mut held.seen, now) == now
     }
 
     /// Closes the cache to its owner's fast path; a [`heavy_barrier`] must follow before

@@ -64,6 +64,9 @@ unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Send for PooledOwned<T, R> {}
 // SAFETY: as for `Pooled`.
 unsafe impl<T: Sync, R: Recycle<T>> Sync for PooledOwned<T, R> {}
 
+/// The object does not lie in the guard.
+impl<T, R: Recycle<T>> Unpin for PooledOwned<T, R> {}
+
 impl<T, R: Recycle<T>> Pooled<'_, T, R> {
     /// # Safety
     ///

@@ -22,7 +22,8 @@
 //! | [`Pool::get`] | creates | waits, first come first served |
 //! | [`Pool::get_timeout`] | creates | waits that long |
 //! | [`Pool::get_async`] | creates | a future that waits, on any executor |
-//! | [`Pool::try_get_many`] | creates | all or none |
+//! | [`Pool::try_get_many`] | creates | all or none: [`TryGetError::Empty`] |
+//! | [`Pool::get_many`] | creates | waits until it has all |
 //!
 //! With a creator that cannot fail, `let Ok(object) = pool.get();` is all there is to it.
 //!

@@ -316,6 +316,58 @@ fn loom_without_the_owners_barrier_a_push_goes_unseen() {
     without(Step::LightBarrier, drain_against_push);
 }
 
+fn drain_against_push_many() {
+    model(|| {
+        let world = World::new(4);
+        let cache = world.filled(2);
+        let mut mine = Vec::new();
+        cache.pop_many(2, |slot| mine.push(slot));
+        let thief = {
+            let cache = alloc::sync::Arc::clone(&cache);
+            thread::spawn(move || {
+                let slots = world.drain(&cache);
+                slots.iter().for_each(|&slot| world.objects.use_one(slot));
+                slots.len()
+            })
+        };
+        mine.iter().for_each(|&slot| world.objects.use_one(slot));
+        let kept = match cache.push_many(&mine) {
+            Ok(pushed) => !pushed,
+            Err(refused) => cache.settle_push(&mut cache.lock(), refused),
+        };
+        if kept {
+            mine.iter().for_each(|&slot| world.objects.use_one(slot));
+        }
+        let theirs = thief.join().unwrap();
+        let mut held = cache.lock();
+        cache.normalise(&mut held);
+        let mut left = 0;
+        while cache.pop_locked(&mut held).is_some() {
+            left += 1;
+        }
+        assert_eq!(
+            theirs + left + 2 * usize::from(kept),
+            2,
+            "slots are lost or doubled"
+        );
+        assert!(
+            left == 0 || !cache.is_frozen(&held),
+            "a slot lies in a frozen cache"
+        );
+    });
+}
+
+#[test]
+fn loom_slots_pushed_together_are_drained_or_come_back() {
+    drain_against_push_many();
+}
+
+#[test]
+#[should_panic(expected = "a slot lies in a frozen cache")]
+fn loom_without_the_owners_barrier_a_push_of_many_goes_unseen() {
+    without(Step::LightBarrier, drain_against_push_many);
+}
+
 fn exit_against_get() {
     model(|| {
         let world = World::new(1);
@@ -393,7 +445,6 @@ fn decay() {
         let cache = world.filled(1);
         let decays = {
             thread::spawn(move || {
-                // The first look notes what the owner did, the second finds it asleep.
                 for _ in 0..2 {
                     world
                         .shared

@@ -44,6 +44,9 @@ unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Send for Pool<T, R> {}
 // counts; the recycler is called by all (`R: Sync`), and dropped by whoever is last.
 unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Sync for Pool<T, R> {}
 
+/// Neither objects nor recycler lie in the handle.
+impl<T, R: Recycle<T>> Unpin for Pool<T, R> {}
+
 /// How a pool is to be; from [`Pool::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until build"]

@@ -36,8 +36,8 @@ use crate::chunk::{Object, Storage};
 use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
 use crate::metrics::{Counters, Metrics};
 use crate::sync::{
-    AtomicU64, AtomicUsize, Mutex, Ordering, Step, asymmetric_fences_work, fence, heavy_barrier,
-    left_out,
+    AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Step, asymmetric_fences_work, fence,
+    heavy_barrier, left_out,
 };
 use crate::wait::{Grant, WaitQueue, Waiter, wake_all};
 
@@ -370,7 +370,7 @@ impl Shared {
         }
         let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
         if !left_out(Step::EmptyCaches) {
-            self.empty_caches(&registry, &mut held);
+            self.caches_to_loose(&registry, &mut held);
         }
         while self.depot.take(&self.storage, |slot| {
             self.depot.put_loose(&self.storage, slot);
@@ -387,19 +387,24 @@ impl Shared {
     }
 
     /// Moves what is in the caches onto the loose stack; all locks are held.
+    fn caches_to_loose(&self, registry: &Registry, held: &mut [MutexGuard<'_, CacheState>]) {
+        Self::empty_caches(registry, held, |slot| {
+            self.depot.put_loose(&self.storage, slot);
+        });
+    }
+
+    /// Freezes all caches and passes their slots on; all locks are held.
     fn empty_caches(
-        &self,
         registry: &Registry,
-        held: &mut [crate::sync::MutexGuard<'_, CacheState>],
+        held: &mut [MutexGuard<'_, CacheState>],
+        mut pass: impl FnMut(NonNull<Object>),
     ) {
         for (cache, held) in registry.caches.iter().zip(&mut *held) {
             cache.freeze(held);
         }
         heavy_barrier();
-        for (cache, held) in registry.caches.iter().zip(&mut *held) {
-            cache.take_all(held, |slot| {
-                self.depot.put_loose(&self.storage, slot);
-            });
+        for (cache, held) in registry.caches.iter().zip(held) {
+            cache.take_all(held, &mut pass);
         }
     }
 

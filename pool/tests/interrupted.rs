@@ -10,7 +10,6 @@
 //! [`LONGEST_STOP`], for it may hold a lock).
 
 #![cfg(all(not(loom), target_os = "linux"))]
-#![cfg(not(loom))]
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -117,6 +116,16 @@ fn objects_whose_batch_get_was_stopped_are_found_again() {
     stop_within(16, 1_500, |pool| {
         let mut some = Vec::with_capacity(12);
         let _ = pool.try_get_many(12, &mut some);
+        pool.put_many(some);
+    });
+}
+
+#[test]
+fn objects_whose_batch_return_was_stopped_are_found_again() {
+    // The cache has room for all of them, so that they are pushed together.
+    stop_within(64, 1_500, |pool| {
+        let mut some = Vec::with_capacity(24);
+        let _ = pool.try_get_many(24, &mut some);
         pool.put_many(some);
     });
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
-use super::{HANDLE, Shared};
+use super::{HANDLE, Shared, is_scarce};
 use crate::chunk::Object;
 use crate::sync::{Ordering, Step, left_out};
 
@@ -16,7 +16,7 @@ impl Shared {
             let mut registry = self.registry.lock();
             registry.closed = true;
             let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
-            self.empty_caches(&registry, &mut held);
+            self.caches_to_loose(&registry, &mut held);
             for held in &mut held {
                 held.closed = !left_out(Step::MarkClosed);
             }
@@ -45,17 +45,18 @@ impl Shared {
         {
             let registry = self.registry.lock();
             let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
-            self.empty_caches(&registry, &mut held);
+            self.caches_to_loose(&registry, &mut held);
         }
         self.drain_depot(&mut pass);
         self.storage.release_vacant_chunks();
     }
 
-    /// One epoch of the decay: caches whose owners did nothing since the last one are
-    /// emptied, and what was not needed for two epochs is passed on to be dropped.
+    /// One epoch of the decay: all caches are emptied into the depot, from which their owners
+    /// take back what they need, and what was not needed for two epochs is passed on to
+    /// be dropped.
     /// `last_low` is the low watermark of the epoch before; returns this one's.
     pub(crate) fn decay(&self, last_low: usize, mut pass: impl FnMut(NonNull<Object>)) -> usize {
-        self.drain_sleepers();
+        self.caches_to_depot();
         let low = self.depot.low_watermark(&self.storage);
         let surplus = low.min(last_low);
         let mut dropped = 0;
@@ -72,16 +73,18 @@ impl Shared {
         low.saturating_sub(dropped)
     }
 
-    /// Empties the caches of threads that did nothing since the last call.
-    fn drain_sleepers(&self) {
+    /// Moves what is in the caches to the depot, by magazines; they open again when their
+    /// owners come by.
+    fn caches_to_depot(&self) {
         let registry = self.registry.lock();
-        for cache in &registry.caches {
-            let mut held = cache.lock();
-            // In scarce mode every cache is frozen, and the mode does not become scarce
-            // while we hold the registry (P3): the magazines do not break P2.
-            if cache.sleeps(&mut held) && !cache.is_frozen(&held) && cache.len(&held) > 0 {
-                self.drain_to_depot(cache, &mut held);
-            }
+        // Relaxed: the mode changes under the registry lock only. In scarce mode the caches
+        // are empty already, and magazines would break P2.
+        if is_scarce(self.mode.load(Ordering::Relaxed)) {
+            return;
         }
+        let mut held: Vec<_> = registry.caches.iter().map(|cache| cache.lock()).collect();
+        let mut magazine = self.depot.empty();
+        Self::empty_caches(&registry, &mut held, |slot| self.load(&mut magazine, slot));
+        self.depot.put(magazine);
     }
 }
