@@ -52,7 +52,7 @@ impl BigCache {
     pub(crate) fn take(&mut self, len: usize, align: usize) -> Option<Kept> {
         self.remove_min(|kept| {
             let fits = kept.len >= len && kept.len / 4 <= len;
-            (fits && kept.addr.is_multiple_of(align)).then_some(kept.len as u64)
+            (fits && kept.addr % align == 0).then_some(kept.len as u64)
         })
     }
 

@@ -88,7 +88,7 @@ impl CacheStore {
         if self.free_count >= KEEP_RESIDENT {
             let next = this.next.load(Ordering::Relaxed);
             let addr = cache.as_ptr().addr();
-            let whole_pages = addr.is_multiple_of(os_page) && CACHE_BYTES.is_multiple_of(os_page);
+            let whole_pages = addr % os_page == 0 && CACHE_BYTES % os_page == 0;
             // SAFETY: whole OS pages of a chunk of ours; nothing but `next`, which is
             // written again below, is needed of the contents: `acquire` initialises.
             if whole_pages && unsafe { os.purge(addr, CACHE_BYTES) } {

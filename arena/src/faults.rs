@@ -155,7 +155,7 @@ impl Os {
     pub(crate) fn map_aligned(self, len: usize, align: usize) -> Option<NonNull<u8>> {
         let got = self.map(len)?;
         let addr = got.as_ptr().addr();
-        if addr.is_multiple_of(align) {
+        if addr % align == 0 {
             return Some(self.advise(got, len));
         }
         // Not aligned by luck: map enough to cut an aligned piece out.

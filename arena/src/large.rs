@@ -157,18 +157,16 @@ impl HeapCore {
     #[inline]
     pub(crate) fn locate(&self, block: *mut u8) -> Place {
         let addr = block.addr();
-        if let Some(segment) = self.segment_of(addr)
-            && let Kind::Blocks(class) = segment.kind_at(addr)
-        {
-            return Place::Small(class.get());
+        match self.segment_of(addr).map(|segment| segment.kind_at(addr)) {
+            Some(Kind::Blocks(class)) => Place::Small(class.get()),
+            _ => Place::Large(self.locate_large(addr)),
         }
-        Place::Large(self.locate_large(addr))
     }
 
     fn locate_large(&self, addr: usize) -> usize {
         match PAGE_MAP.lookup(addr) {
             Entry::Big { heap, granules } if heap == self.id => {
-                if addr.is_multiple_of(SEGMENT_BYTES) {
+                if addr % SEGMENT_BYTES == 0 {
                     return granules << GRANULE_SHIFT;
                 }
                 die(Misuse::Interior, addr)

@@ -79,12 +79,11 @@ fn attach(options: Option<&Builder>) -> Option<&'static ThreadCache> {
     if !matches!(tls::stage(), Stage::New) {
         return None;
     }
-    if let Some(options) = options
+    if let Some(options) = options {
         // Relaxed: as in `configure`; elects one `Arena`.
-        && !CONFIGURED.load(Ordering::Relaxed)
-        && !CONFIGURED.swap(true, Ordering::Relaxed)
-    {
-        CORE.options.set(options);
+        if !CONFIGURED.load(Ordering::Relaxed) && !CONFIGURED.swap(true, Ordering::Relaxed) {
+            CORE.options.set(options);
+        }
     }
     let key = exit_key()?;
     let cache = CORE.acquire_cache()?;

@@ -158,7 +158,7 @@ pub(crate) fn span_granules(class: ClassIndex) -> usize {
 /// Granules of which the start of a span of `class` must be a multiple, so that blocks
 /// whose size is a multiple of an alignment have that alignment.
 pub(crate) fn span_align(class: ClassIndex) -> usize {
-    if block_size(class).is_multiple_of(2 * GRANULE_BYTES) {
+    if block_size(class) % (2 * GRANULE_BYTES) == 0 {
         16
     } else {
         1

@@ -89,7 +89,7 @@ impl HeapCore {
         }
         // Other classes may have had their time. Looking costs a visit to each, and this
         // one may be full for good.
-        if visits.is_multiple_of(REGROUP_VISITS) && cache.allowance(class) < FEW_ENTRIES {
+        if visits % REGROUP_VISITS == 0 && cache.allowance(class) < FEW_ENTRIES {
             cache.give_up_unused(class, room);
             return cache.grow(class, room);
         }

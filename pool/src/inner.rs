@@ -151,9 +151,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// Lets the decay look at the clock.
     fn tick(&self) {
         #[cfg(feature = "std")]
-        if let Some(decay) = &self.decay
-            && let Some(mut epoch) = decay.begin_epoch()
-        {
+        if let Some(mut epoch) = self.decay.as_ref().and_then(|decay| decay.begin_epoch()) {
             let this = NonNull::from(self);
             epoch.low = self.shared.decay(epoch.last_low, |slot| {
                 // SAFETY: idle slots that were taken out; the pool is open (`&self` came

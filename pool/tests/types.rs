@@ -45,7 +45,7 @@ struct Shared(#[expect(dead_code, reason = "a mark")] Option<Fixed>);
 
 /// Not `Unpin`.
 #[derive(Default)]
-struct Pinned(#[expect(dead_code, reason = "a mark")] PhantomPinned);
+struct Pinned(PhantomPinned);
 
 assert_impl_all!(Shared: Sync);
 assert_not_impl_any!(Shared: Send);

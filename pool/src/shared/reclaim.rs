@@ -61,9 +61,10 @@ impl Shared {
         let surplus = low.min(last_low);
         let mut dropped = 0;
         // One by one: a destructor that panics takes no other slot with it.
-        while dropped < surplus
-            && let Some(slot) = self.take_shared()
-        {
+        while dropped < surplus {
+            let Some(slot) = self.take_shared() else {
+                break;
+            };
             dropped += 1;
             pass(slot);
         }
