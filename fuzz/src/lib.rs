@@ -43,6 +43,13 @@ pub mod pattern;
     expect(unsafe_code, reason = "declares the sanitizer's interface")
 )]
 pub mod poison;
+pub mod pool_driver;
+pub mod pool_object;
+pub mod pool_op;
+pub mod pool_ops;
+mod pool_steps;
+pub mod pool_strategy;
+pub mod pool_threads;
 pub mod replay;
 #[expect(
     unsafe_code,
