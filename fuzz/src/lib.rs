@@ -44,9 +44,12 @@ pub mod pattern;
 )]
 pub mod poison;
 pub mod pool_driver;
+mod pool_keys;
+pub mod pool_lies;
 pub mod pool_object;
 pub mod pool_op;
 pub mod pool_ops;
+mod pool_promise;
 mod pool_steps;
 pub mod pool_strategy;
 pub mod pool_threads;

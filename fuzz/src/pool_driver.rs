@@ -8,8 +8,10 @@
 //!    is promised to those who wait.
 //! 4. `reset` is called exactly once a return, and never otherwise.
 //! 5. Who waits is granted what comes free, in the order of arrival, and woken once.
-//! 6. The pool's figures are the oracle's.
-//! 7. At the end only what was forgotten is left, and after that nothing.
+//! 6. A key leads to its object until it is removed, once, and the object stays for who looks
+//!    at it.
+//! 7. The pool's figures are the oracle's.
+//! 8. At the end only what was forgotten is left, and after that nothing.
 //!
 //! [`Tracked`]: crate::pool_object::Tracked
 
@@ -17,21 +19,23 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use brickyard_pool::{DropReason, Get, Pool, Pooled, PooledOwned};
+use brickyard_pool::{DropReason, Get, PooledOwned};
 
 use crate::op::Pick;
+use crate::pool_keys::Keys;
+use crate::pool_lies::{Guard, Lie, Subject};
 use crate::pool_object::{Ledger, Recycler, Tracked};
+use crate::pool_op::{On, PutFault};
+use crate::pool_promise::{promise, promise_eq};
 use crate::pool_threads::Threads;
 
-/// The pool under test.
-pub type Subject = Pool<Tracked, Recycler>;
 /// A guard that may outlive the pool.
 pub type Owned = PooledOwned<Tracked, Recycler>;
 
 /// An object in the program's hands.
 #[derive(Debug)]
 pub(crate) enum Held<'p> {
-    Borrowed(Pooled<'p, Tracked, Recycler>),
+    Borrowed(Guard<'p>),
     Owned(Owned),
 }
 
@@ -65,13 +69,25 @@ impl Held<'_> {
     }
 }
 
-/// Counts how often a future was woken.
-#[derive(Debug, Default)]
-pub(crate) struct Wakes(AtomicUsize);
+/// Counts how often a future was woken; or, for [`Lie::LostWake`], does not.
+#[derive(Debug)]
+pub(crate) struct Wakes {
+    count: AtomicUsize,
+    deaf: bool,
+}
+
+impl Wakes {
+    pub(crate) fn new(ledger: &Ledger) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicUsize::new(0),
+            deaf: ledger.plant.is(Lie::LostWake),
+        })
+    }
+}
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
+        self.count.fetch_add(usize::from(!self.deaf), SeqCst);
     }
 }
 
@@ -103,6 +119,7 @@ pub(crate) struct Before {
     pub(crate) created: u64,
     pub(crate) dropped: u64,
     pub(crate) resets: u64,
+    pub(crate) resets_unused: u64,
 }
 
 /// See the module. The steps are in `pool_steps`.
@@ -116,7 +133,7 @@ pub struct Driver<'s, 'p> {
     pub(crate) forgotten: Vec<Owned>,
     /// In order of arrival.
     pub(crate) waiting: Vec<Waiting<'p>>,
-    pub(crate) attached: u64,
+    pub(crate) keys: Keys<'p>,
     pub(crate) gets: u64,
     pub(crate) waits: u64,
     /// Drops that the program caused, by reason.
@@ -143,7 +160,7 @@ impl<'s, 'p> Driver<'s, 'p> {
             held: Vec::new(),
             forgotten: Vec::new(),
             waiting: Vec::new(),
-            attached: 0,
+            keys: Keys::default(),
             gets: 0,
             waits: 0,
             panicked: 0,
@@ -163,18 +180,17 @@ impl<'s, 'p> Driver<'s, 'p> {
 
     /// Idle objects that are nobody's.
     pub(crate) fn idle(&self) -> usize {
-        let taken = self.held.len() + self.forgotten.len() + self.granted(Given::Idle);
-        self.live()
-            .checked_sub(taken)
-            .expect("more are held than exist")
+        let held = self.held.len() + self.forgotten.len() + self.keys.objects();
+        let taken = held + self.granted(Given::Idle);
+        promise!(taken <= self.live(), "more are held than exist");
+        self.live() - taken
     }
 
     /// Objects that may still be created.
     pub(crate) fn free_permits(&self) -> usize {
         let used = self.live() + self.granted(Given::Permit);
-        self.capacity
-            .checked_sub(used)
-            .expect("more than the bound")
+        promise!(used <= self.capacity, "more than the bound");
+        self.capacity - used
     }
 
     /// Whether somebody waits for whom nothing came yet.
@@ -195,6 +211,7 @@ impl<'s, 'p> Driver<'s, 'p> {
             created: self.ledger.created.load(SeqCst),
             dropped: self.ledger.dropped.load(SeqCst),
             resets: self.ledger.resets.load(SeqCst),
+            resets_unused: self.ledger.resets_unused.load(SeqCst),
         }
     }
 
@@ -206,12 +223,12 @@ impl<'s, 'p> Driver<'s, 'p> {
         self.before().dropped - before.dropped
     }
 
-    pub(crate) fn expect_resets(&self, before: Before, resets: usize) {
-        assert_eq!(
-            self.before().resets - before.resets,
-            resets as u64,
-            "calls of reset"
-        );
+    /// Promise 4, for this many returns of objects that somebody used.
+    pub(crate) fn expect_resets(&self, before: Before, returns: usize) {
+        let now = self.before();
+        promise_eq!(now.resets - before.resets, returns as u64, "calls of reset");
+        let unused = now.resets_unused - before.resets_unused;
+        promise_eq!(unused, 0, "resets of what nobody used");
     }
 
     /// A place came free, with or without an object: the first in the queue has it.
@@ -241,45 +258,49 @@ impl<'s, 'p> Driver<'s, 'p> {
         self.held.push(held);
     }
 
-    /// Promises 2, 5 and 6.
+    /// Promises 1, 2, 5 and 7.
     pub(crate) fn check(&self) {
+        if let Some(violation) = self.ledger.violation() {
+            promise!(false, "{violation}");
+        }
         let metrics = self.pool.metrics();
         let ledger = self.before();
         let unborn = self.ledger.unborn.load(SeqCst);
-        assert_eq!(
+        promise_eq!(
             metrics.live,
             self.live() + self.granted(Given::Permit),
             "live"
         );
-        assert!(metrics.live <= self.capacity);
-        assert_eq!(metrics.idle, self.idle(), "idle");
-        assert_eq!(metrics.in_use, metrics.live - metrics.idle, "in use");
-        assert_eq!(metrics.created, ledger.created - unborn, "created");
+        promise!(metrics.live <= self.capacity);
+        promise_eq!(metrics.idle, self.idle(), "idle");
+        promise_eq!(metrics.in_use, metrics.live - metrics.idle, "in use");
+        promise_eq!(metrics.created, ledger.created - unborn, "created");
         let dropped = metrics.dropped;
-        assert_eq!(dropped.total(), ledger.dropped - unborn, "dropped");
-        assert_eq!(dropped.by(DropReason::Panicked), self.panicked);
-        assert_eq!(dropped.by(DropReason::Discarded), self.discarded);
-        assert_eq!(dropped.by(DropReason::Detached), self.detached);
-        assert_eq!(
+        promise_eq!(dropped.total(), ledger.dropped - unborn, "dropped");
+        promise_eq!(dropped.by(DropReason::Panicked), self.panicked);
+        promise_eq!(dropped.by(DropReason::Discarded), self.discarded);
+        promise_eq!(dropped.by(DropReason::Detached), self.detached);
+        promise_eq!(
             dropped.by(DropReason::Broken) + dropped.by(DropReason::Expired),
             self.not_kept
         );
-        assert_eq!(metrics.waits, self.waits, "waits");
-        assert!(
+        promise_eq!(metrics.waits, self.waits, "waits");
+        promise!(
             metrics.hits + metrics.misses <= self.gets,
             "hits and misses"
         );
         for (place, one) in self.waiting.iter().enumerate() {
-            let wakes = one.wakes.0.load(SeqCst);
+            let wakes = one.wakes.count.load(SeqCst);
             let expected = usize::from(one.given != Given::Nothing);
-            assert_eq!(
-                wakes, expected,
+            promise_eq!(
+                wakes,
+                expected,
                 "wakes of the future at {place}, {:?}",
                 one.given
             );
         }
         if self.is_queued() {
-            assert_eq!(
+            promise_eq!(
                 (self.idle(), self.free_permits()),
                 (0, 0),
                 "somebody waits for nothing"
@@ -287,15 +308,21 @@ impl<'s, 'p> Driver<'s, 'p> {
         }
     }
 
-    /// Ends the program: the threads exit, and guards go where the pool is dropped first.
-    pub fn finish(mut self) -> Leftovers {
-        while let Some(one) = self.waiting.pop() {
-            drop(one);
+    /// Ends the program: who waits or looks gives up, and guards go where the pool is dropped
+    /// first.
+    pub fn finish(&mut self) -> Leftovers {
+        while !self.waiting.is_empty() {
+            self.drop_wait(On(0), Pick::Newest);
+            self.check();
         }
-        let held = self.held.into_iter().map(Held::into_owned).collect();
+        while self.keys.has_readers() {
+            self.leave(On(1), Pick::Oldest, PutFault::None);
+            self.check();
+        }
+        let held = core::mem::take(&mut self.held);
         Leftovers {
-            held,
-            forgotten: self.forgotten,
+            held: held.into_iter().map(Held::into_owned).collect(),
+            forgotten: core::mem::take(&mut self.forgotten),
         }
     }
 }

@@ -4,10 +4,11 @@
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use brickyard_pool::{DropReason, Keep, Place, Placed, Recycle};
 
+use crate::pool_lies::{Lie, Plant};
 use crate::pool_op::{CreateFault, PutFault};
 
 /// The payload of every panic that is planted.
@@ -32,8 +33,7 @@ mod fault {
     pub(super) const DROP_PANIC: u8 = 8;
 }
 
-/// What all objects of one pool have in common. The driver takes steps one at a time, so all
-/// of it is exact between steps.
+/// What all objects of one pool have in common. Exact whenever no thread is in a call.
 #[derive(Debug)]
 pub struct Ledger {
     capacity: usize,
@@ -47,13 +47,21 @@ pub struct Ledger {
     pub unborn: AtomicU64,
     /// Calls of `reset`.
     pub resets: AtomicU64,
+    /// Calls of `reset` for objects that their user never saw: a get of many that gave up.
+    pub resets_unused: AtomicU64,
     armed: AtomicU8,
+    /// The first promise that an object saw broken. Not a panic: objects are dropped while
+    /// others unwind.
+    violation: Mutex<Option<String>>,
+    pub(crate) plant: Plant,
+    /// The object created last, for [`Lie::TwoOwners`].
+    newest: Mutex<Weak<Body>>,
 }
 
 impl Ledger {
-    /// For a pool with this bound.
+    /// For a pool with this bound that tells this lie.
     #[must_use]
-    pub fn new(capacity: usize) -> Arc<Self> {
+    pub fn new(capacity: usize, lie: Lie) -> Arc<Self> {
         Arc::new(Self {
             capacity,
             live: AtomicUsize::new(0),
@@ -61,8 +69,29 @@ impl Ledger {
             dropped: AtomicU64::new(0),
             unborn: AtomicU64::new(0),
             resets: AtomicU64::new(0),
+            resets_unused: AtomicU64::new(0),
             armed: AtomicU8::new(fault::NONE),
+            violation: Mutex::new(None),
+            plant: Plant::new(lie),
+            newest: Mutex::new(Weak::new()),
         })
+    }
+
+    fn violate(&self, what: String) {
+        let mut violation = self
+            .violation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        violation.get_or_insert(what);
+    }
+
+    /// The first promise that an object saw broken.
+    pub fn violation(&self) -> Option<String> {
+        let violation = self
+            .violation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        violation.clone()
     }
 
     /// Lets the next creation fail.
@@ -115,11 +144,19 @@ const IDLE: u64 = 0x1d1e_1d1e_1d1e_1d1e;
 const IN_USE: u64 = 0x0123_4567_89ab_cdef;
 const GONE: u64 = 0xdead_dead_dead_dead;
 
+/// Who has an object.
+#[derive(Debug)]
+struct Body {
+    state: AtomicU64,
+}
+
 /// An object: says who has it, and counts itself.
 #[derive(Debug)]
 pub struct Tracked {
-    state: AtomicU64,
+    body: Arc<Body>,
     ledger: Arc<Ledger>,
+    /// Whether the pool is to have it; else the bound does not allow it.
+    counts: bool,
 }
 
 impl Tracked {
@@ -127,27 +164,73 @@ impl Tracked {
     #[must_use]
     pub fn new(ledger: &Arc<Ledger>) -> Self {
         let live = ledger.live.fetch_add(1, SeqCst) + 1;
-        assert!(live <= ledger.capacity, "{live} objects exist");
+        if live > ledger.capacity {
+            ledger.violate(format!("more than the bound: {live} objects exist"));
+        }
+        let mut newest = ledger.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = match newest.upgrade() {
+            Some(body) if ledger.plant.tells(Lie::TwoOwners) => body,
+            _ => Arc::new(Body {
+                state: AtomicU64::new(IDLE),
+            }),
+        };
+        *newest = Arc::downgrade(&body);
         Self {
-            state: AtomicU64::new(IDLE),
+            body,
             ledger: Arc::clone(ledger),
+            counts: true,
+        }
+    }
+
+    /// An object that the pool is to refuse.
+    #[must_use]
+    pub fn surplus(ledger: &Arc<Ledger>) -> Self {
+        let state = AtomicU64::new(IDLE);
+        Self {
+            body: Arc::new(Body { state }),
+            ledger: Arc::clone(ledger),
+            counts: false,
         }
     }
 
     /// The object has a user now, and had none before.
     pub fn begin_use(&self) {
-        let before = self.state.swap(IN_USE, SeqCst);
-        assert_eq!(before, IDLE, "somebody else has the object: {before:x}");
+        let before = self.body.state.swap(IN_USE, SeqCst);
+        if before != IDLE {
+            let what = format!("somebody else has the object: {before:x}");
+            self.ledger.violate(what);
+        }
+    }
+
+    /// Whether the object is in use, as its user left it.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.body.state.load(SeqCst) == IN_USE
+    }
+
+    /// Names the object among those that live.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.body).addr()
+    }
+
+    fn end(&self) {
+        let before = self.body.state.swap(GONE, SeqCst);
+        if before != IDLE && before != IN_USE {
+            self.ledger.violate(format!("dropped twice: {before:x}"));
+        }
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let before = self.state.swap(GONE, SeqCst);
-        assert!(
-            before == IDLE || before == IN_USE,
-            "dropped twice: {before:x}"
-        );
+        if !self.counts {
+            return;
+        }
+        self.end();
+        if self.ledger.plant.tells(Lie::TwoDrops) {
+            self.end();
+        }
         self.ledger.dropped.fetch_add(1, SeqCst);
         self.ledger.live.fetch_sub(1, SeqCst);
         if self.ledger.strikes(fault::DROP_PANIC) {
@@ -184,9 +267,14 @@ impl Recycle<Tracked> for Recycler {
     }
 
     fn reset(&self, object: Pin<&mut Tracked>) {
-        self.0.resets.fetch_add(1, SeqCst);
-        let before = object.state.swap(IDLE, SeqCst);
-        assert_eq!(before, IN_USE, "reset of what nobody used: {before:x}");
+        if self.0.plant.tells(Lie::NoReset) {
+            object.body.state.store(IDLE, SeqCst);
+            return;
+        }
+        self.note_reset(&object);
+        if self.0.plant.tells(Lie::TwoResets) {
+            self.note_reset(&object);
+        }
         if self.0.strikes(fault::RESET_PANIC) {
             panic_quietly();
         }
@@ -204,5 +292,15 @@ impl Recycle<Tracked> for Recycler {
             return Keep::Drop(DropReason::Expired);
         }
         Keep::Keep
+    }
+}
+
+impl Recycler {
+    fn note_reset(&self, object: &Tracked) {
+        let ledger = &self.0;
+        ledger.resets.fetch_add(1, SeqCst);
+        if object.body.state.swap(IDLE, SeqCst) != IN_USE {
+            ledger.resets_unused.fetch_add(1, SeqCst);
+        }
     }
 }

@@ -152,4 +152,18 @@ pub enum Op {
     DropWait { on: On, pick: Pick },
     /// A thread exits, another starts.
     Restart { on: On },
+    /// Puts an object that was made elsewhere under a key.
+    Insert { on: On },
+    /// Puts a held object under a key.
+    Publish { on: On, pick: Pick },
+    /// Looks a key up and keeps the reference.
+    Lookup { on: On, pick: Pick },
+    /// Gives up a reference.
+    Leave { on: On, pick: Pick, fault: PutFault },
+    /// Removes a key.
+    Remove { on: On, pick: Pick, fault: PutFault },
+    /// Looks a stale key up, and removes it again.
+    Stale { on: On, pick: Pick },
+    /// Lists what is under keys.
+    ListKeys { on: On },
 }

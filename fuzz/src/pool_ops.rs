@@ -2,16 +2,19 @@
 
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
 use arbitrary::{Arbitrary, Unstructured};
-use brickyard_pool::Pool;
+use brickyard_pool::{Builder, Pool};
 
-use crate::pool_driver::{Driver, Leftovers, Subject};
-use crate::pool_object::{Ledger, Planted, Recycler};
+use crate::pool_driver::{Driver, Leftovers};
+use crate::pool_lies::{Lie, Subject};
+use crate::pool_object::{Ledger, Planted};
 use crate::pool_op::{Op, Setup};
+pub use crate::pool_promise::Failure;
+use crate::pool_promise::{promise, promise_eq};
 use crate::pool_threads::Threads;
 
 /// Steps of one input; a longer one would be slow and teach nothing new.
@@ -34,41 +37,43 @@ pub fn run(data: &[u8]) {
             Err(_) => break,
         }
     }
-    run_ops(setup, &ops);
+    if let Err(failure) = run_ops(setup, &ops, Lie::Honest) {
+        panic!("{setup:?}, program: {ops:#?}\n{failure}");
+    }
 }
 
 /// Runs a program on a new pool, drops the pool under the guards that are left, and checks
-/// that nothing remains.
+/// that nothing remains. With a [`Lie`] the pool is not itself.
 ///
-/// # Panics
+/// # Errors
 ///
-/// Panics when the pool breaks a promise; the message ends with the program so far.
-pub fn run_ops(setup: Setup, ops: &[Op]) {
+/// The first promise that the pool breaks.
+pub fn run_ops(setup: Setup, ops: &[Op], lie: Lie) -> Result<(), Failure> {
     let capacity = setup.bound.capacity();
-    let ledger = Ledger::new(capacity);
-    let pool = build(setup, &ledger);
+    let ledger = Ledger::new(capacity, lie);
+    let pool = Subject::new(&builder(setup, lie), &ledger);
     let leftovers = thread::scope(|scope| {
-        let threads = Threads::new(scope);
-        let mut driver = Driver::new(threads, &pool, capacity, &ledger);
-        driver.check();
-        for (number, op) in ops.iter().enumerate() {
-            let step = catch_unwind(AssertUnwindSafe(|| driver.step(op)));
-            if let Err(payload) = step {
-                eprintln!(
-                    "{setup:?}, failed at the last step of {:#?}",
-                    &ops[..=number]
-                );
-                resume_unwind(payload);
+        let mut driver = Driver::new(Threads::new(scope), &pool, capacity, &ledger);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            driver.check();
+            for op in ops {
+                driver.step(op);
             }
-        }
-        driver.finish()
+            driver.finish()
+        }));
+        // Whatever is still held is returned without a fault.
+        ledger.disarm();
+        ended
     });
-    close(setup, pool, &ledger, leftovers);
+    leftovers
+        .and_then(|left| catch_unwind(AssertUnwindSafe(|| close(setup, pool, &ledger, left))))
+        .map_err(|payload| Failure::of(&*payload))
 }
 
-fn build(setup: Setup, ledger: &Arc<Ledger>) -> Subject {
+fn builder(setup: Setup, lie: Lie) -> Builder {
+    let surplus = usize::from(lie == Lie::OverTheBound);
     let mut builder = Pool::builder()
-        .capacity(setup.bound.capacity())
+        .capacity(setup.bound.capacity().saturating_add(surplus))
         .prewarm(usize::from(setup.prewarm))
         .track_holders(setup.tracks)
         .name("fuzz");
@@ -79,11 +84,9 @@ fn build(setup: Setup, ledger: &Arc<Ledger>) -> Subject {
         builder = builder.idle_decay(Duration::from_micros(1));
     }
     builder
-        .build_with(Recycler(Arc::clone(ledger)))
-        .expect("no fault is armed")
 }
 
-/// Promises 4 and 7: a third of the guards comes back first, then the pool goes, then the
+/// Promises 4 and 8: a third of the guards comes back first, then the pool goes, then the
 /// rest comes back on two threads.
 fn close(setup: Setup, pool: Subject, ledger: &Arc<Ledger>, leftovers: Leftovers) {
     let Leftovers { held, forgotten } = leftovers;
@@ -96,23 +99,36 @@ fn close(setup: Setup, pool: Subject, ledger: &Arc<Ledger>, leftovers: Leftovers
     let [early, here, there] = thirds;
     drop(early);
     ledger.arm_drop(setup.panics_at_close);
-    let closed = catch_unwind(AssertUnwindSafe(|| drop(pool)));
+    let closed = catch_unwind(AssertUnwindSafe(|| pool.close()));
     let struck = !ledger.disarm() && setup.panics_at_close;
-    match closed {
-        Ok(()) => assert!(!struck),
-        Err(payload) => assert!(struck && payload.is::<Planted>()),
-    }
+    let kept = match closed {
+        Ok(kept) => {
+            promise!(!struck, "a planted panic at close was lost");
+            kept
+        }
+        Err(payload) if payload.is::<Planted>() => {
+            promise!(struck);
+            None
+        }
+        Err(payload) => std::panic::resume_unwind(payload),
+    };
     thread::scope(|scope| {
         scope.spawn(|| drop(there));
         drop(here);
     });
-    assert_eq!(
-        ledger.resets.load(SeqCst) - resets,
-        returns,
-        "calls of reset"
+    if let Some(violation) = ledger.violation() {
+        promise!(false, "{violation}");
+    }
+    let resets = ledger.resets.load(SeqCst) - resets;
+    promise_eq!(resets, returns, "calls of reset");
+    promise_eq!(
+        ledger.live.load(SeqCst),
+        forgotten.len(),
+        "objects leaked, of those that exist"
     );
-    assert_eq!(ledger.live.load(SeqCst), forgotten.len(), "objects leaked");
     drop(forgotten);
-    assert_eq!(ledger.live.load(SeqCst), 0, "objects leaked");
-    assert_eq!(Arc::strong_count(ledger), 1, "the pool's own memory leaked");
+    promise_eq!(ledger.live.load(SeqCst), 0, "objects leaked");
+    let users = Arc::strong_count(ledger);
+    promise_eq!(users, 1, "the pool's own memory leaked");
+    drop(kept);
 }

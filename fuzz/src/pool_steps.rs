@@ -4,14 +4,14 @@ use core::future::Future as _;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::sync::Arc;
 
 use brickyard_pool::{GetTimeoutError, TryGetError};
 
 use crate::op::Pick;
-use crate::pool_driver::{Driver, Given, Held, Waiting};
+use crate::pool_driver::{Before, Driver, Given, Held, Waiting, Wakes};
 use crate::pool_object::{NotNow, Tracked};
 use crate::pool_op::{CreateFault, How, On, Op, PutFault};
+use crate::pool_promise::{promise, promise_eq};
 use crate::pool_threads::Panicked;
 
 /// Why a get gave nothing.
@@ -48,6 +48,13 @@ impl<'p> Driver<'_, 'p> {
             Op::PollWait { on, pick, fault } => self.poll_wait(on, pick, fault),
             Op::DropWait { on, pick } => self.drop_wait(on, pick),
             Op::Restart { on } => self.threads.restart(on),
+            Op::Insert { on } => self.insert(on),
+            Op::Publish { on, pick } => self.publish(on, pick),
+            Op::Lookup { on, pick } => self.lookup(on, pick),
+            Op::Leave { on, pick, fault } => self.leave(on, pick, fault),
+            Op::Remove { on, pick, fault } => self.remove(on, pick, fault),
+            Op::Stale { on, pick } => self.stale(on, pick),
+            Op::ListKeys { on } => self.list_keys(on),
         }
         self.check();
     }
@@ -71,26 +78,26 @@ impl<'p> Driver<'_, 'p> {
                     GetTimeoutError::Create(NotNow) => Nothing::Failed,
                     _ => Nothing::Empty,
                 }),
-            How::Blocking => pool.get().map_err(|NotNow| Nothing::Failed),
+            How::Blocking => pool.pool().get().map_err(|NotNow| Nothing::Failed),
         });
         let struck = !self.ledger.disarm() && is_fault(fault);
         self.expect_resets(before, 0);
         match got {
             Ok(Ok(guard)) => {
-                assert!(obtainable && !struck);
+                promise!(obtainable && !struck);
                 let created = self.created_since(before);
-                assert!(
+                promise!(
                     created == 1 || (created == 0 && idle > 0),
                     "{created} created"
                 );
                 self.take_hold(Held::Borrowed(guard));
             }
             Ok(Err(Nothing::Empty)) => {
-                assert!(!obtainable, "a false \"empty\": {idle} idle");
+                promise!(!obtainable, "a false \"empty\": {idle} idle");
                 self.waits += u64::from(matches!(how, How::NoTime));
             }
-            Ok(Err(Nothing::Failed)) => assert!(struck && fault == CreateFault::Error),
-            Err(Panicked) => assert!(struck && panics(fault)),
+            Ok(Err(Nothing::Failed)) => promise!(struck && fault == CreateFault::Error),
+            Err(Panicked) => promise!(struck && panics(fault)),
         }
     }
 
@@ -108,17 +115,22 @@ impl<'p> Driver<'_, 'p> {
             })
             .expect("no fault is armed");
         if got {
-            assert!(guards.len() == count && count <= obtainable);
+            promise!(guards.len() == count && count <= obtainable);
             self.expect_resets(before, 0);
             guards
                 .into_iter()
                 .for_each(|guard| self.take_hold(Held::Borrowed(guard)));
         } else {
-            assert!(
+            promise!(
                 count > obtainable,
-                "a false \"empty\": {obtainable} of {count}"
+                "a false \"empty\" of many: {obtainable} of {count}"
             );
-            assert!(guards.is_empty());
+            promise!(guards.is_empty());
+            // What it had got by then is returned as if it had been used.
+            let now = self.before();
+            let resets = now.resets - before.resets;
+            promise!(resets <= obtainable as u64, "{resets} calls of reset");
+            promise_eq!(now.resets_unused - before.resets_unused, resets);
         }
     }
 
@@ -129,23 +141,28 @@ impl<'p> Driver<'_, 'p> {
         let before = self.before();
         self.ledger.arm_put(fault);
         let ended = self.threads.run(on, move || drop(held));
-        assert!(
+        self.expect_return(before, fault, ended.is_err());
+    }
+
+    /// What follows from the return of one object, which went on with a planted panic or not.
+    pub(crate) fn expect_return(&mut self, before: Before, fault: PutFault, panicked: bool) {
+        promise!(
             !self.ledger.disarm(),
-            "the pool asked neither reset nor keep"
+            "a return asked neither reset nor keep"
         );
         self.expect_resets(before, 1);
         let panics = matches!(
             fault,
             PutFault::ResetPanics | PutFault::KeepPanics | PutFault::NotKeptAndDropPanics
         );
-        assert_eq!(ended.is_err(), panics, "{fault:?}");
+        promise_eq!(panicked, panics, "a panic at {fault:?}");
         match fault {
             PutFault::None | PutFault::NoneAgain => {}
             PutFault::ResetPanics | PutFault::KeepPanics => self.panicked += 1,
             PutFault::NotKept | PutFault::NotKeptAndDropPanics => self.not_kept += 1,
         }
         let dropped = self.dropped_since(before);
-        assert!(dropped <= 1 && (dropped == 1 || !is_put_fault(fault)));
+        promise!(dropped <= 1 && (dropped == 1 || !is_put_fault(fault)));
         self.give_returned(before);
     }
 
@@ -170,8 +187,8 @@ impl<'p> Driver<'_, 'p> {
             let before = self.before();
             let returned = batch.len();
             let pool = self.pool;
-            let put = self.threads.run(on, move || pool.put_many(batch));
-            assert_eq!(put, Ok(()), "no fault is armed");
+            let put = self.threads.run(on, move || pool.pool().put_many(batch));
+            promise_eq!(put, Ok(()), "no fault is armed");
             self.expect_resets(before, returned);
             if returned > 0 {
                 self.give_returned(before);
@@ -186,9 +203,9 @@ impl<'p> Driver<'_, 'p> {
         let before = self.before();
         self.ledger.arm_drop(panics);
         let ended = self.threads.run(on, move || held.discard());
-        assert_eq!((ended.is_err(), self.ledger.disarm()), (panics, false));
+        promise_eq!((ended.is_err(), self.ledger.disarm()), (panics, false));
         self.expect_resets(before, 0);
-        assert_eq!(self.dropped_since(before), 1);
+        promise_eq!(self.dropped_since(before), 1);
         self.discarded += 1;
         self.give(Given::Permit);
     }
@@ -200,28 +217,33 @@ impl<'p> Driver<'_, 'p> {
         let before = self.before();
         // Dropped on the spot: the oracle counts objects, and this is the pool's no more.
         let detached = self.threads.run(on, move || drop(held.detach()));
-        assert_eq!(detached, Ok(()));
+        promise_eq!(detached, Ok(()));
         self.expect_resets(before, 0);
-        assert_eq!(self.dropped_since(before), 1);
+        promise_eq!(self.dropped_since(before), 1);
         self.detached += 1;
         self.give(Given::Permit);
     }
 
     fn attach(&mut self, on: On) {
-        let free = self.free_permits() > 0;
-        if !free {
-            // An object more than the bound says would be the program's fault.
-            return;
+        let (fits, object) = self.foreign();
+        let pool = self.pool.pool();
+        let attached = self.threads.run(on, move || pool.attach(object).ok());
+        let guard = attached.expect("no fault is armed");
+        promise_eq!(guard.is_some(), fits, "attach within the bound");
+        if let Some(guard) = guard {
+            self.take_hold(Held::Borrowed(guard));
         }
-        let (pool, ledger) = (self.pool, Arc::clone(&self.ledger));
-        let attached = self
-            .threads
-            .run(on, move || pool.attach(Tracked::new(&ledger)).ok());
-        let guard = attached
-            .expect("no fault is armed")
-            .expect("the bound allows one more");
-        self.attached += 1;
-        self.take_hold(Held::Borrowed(guard));
+    }
+
+    /// An object that was made elsewhere, and whether the bound allows it.
+    pub(crate) fn foreign(&self) -> (bool, Tracked) {
+        let fits = self.free_permits() > 0;
+        let object = if fits {
+            Tracked::new(&self.ledger)
+        } else {
+            Tracked::surplus(&self.ledger)
+        };
+        (fits, object)
     }
 
     fn trim(&mut self, on: On, panics: bool) {
@@ -233,10 +255,10 @@ impl<'p> Driver<'_, 'p> {
         self.expect_resets(before, 0);
         match trimmed {
             Ok(dropped) => {
-                assert!(!panics || (unused && idle == 0));
-                assert_eq!((dropped, self.idle()), (idle, 0));
+                promise!(!panics || (unused && idle == 0));
+                promise_eq!((dropped, self.idle()), (idle, 0), "trim");
             }
-            Err(Panicked) => assert_eq!((panics, self.dropped_since(before)), (true, 1)),
+            Err(Panicked) => promise_eq!((panics, self.dropped_since(before)), (true, 1)),
         }
     }
 
@@ -246,16 +268,18 @@ impl<'p> Driver<'_, 'p> {
         let before = self.before();
         self.ledger.arm_create(fault);
         let pool = self.pool;
-        let done = self.threads.run(on, move || pool.prewarm(objects).is_ok());
+        let done = self
+            .threads
+            .run(on, move || pool.pool().prewarm(objects).is_ok());
         let struck = !self.ledger.disarm() && is_fault(fault);
-        assert_eq!(struck, is_fault(fault) && missing > 0);
+        promise_eq!(struck, is_fault(fault) && missing > 0);
         match done {
             Ok(true) => {
-                assert!(!struck);
-                assert_eq!(self.created_since(before), missing as u64);
+                promise!(!struck);
+                promise_eq!(self.created_since(before), missing as u64);
             }
-            Ok(false) => assert!(struck && fault == CreateFault::Error),
-            Err(Panicked) => assert!(struck && panics(fault)),
+            Ok(false) => promise!(struck && fault == CreateFault::Error),
+            Err(Panicked) => promise!(struck && panics(fault)),
         }
     }
 
@@ -264,7 +288,7 @@ impl<'p> Driver<'_, 'p> {
             return;
         }
         self.gets += 1;
-        let wakes = Arc::default();
+        let wakes = Wakes::new(&self.ledger);
         let future = self.pool.get_async();
         let waiting = Waiting {
             future,
@@ -301,7 +325,11 @@ impl<'p> Driver<'_, 'p> {
             given,
         } = waiting;
         let waker = Waiting::waker(&wakes);
+        let waits_on = ready && self.pool.keeps_waiting();
         let polled = self.threads.run(on, move || {
+            if waits_on {
+                return Err(future);
+            }
             let polled = Pin::new(&mut future).poll(&mut Context::from_waker(&waker));
             match polled {
                 Poll::Ready(got) => Ok(got),
@@ -313,11 +341,11 @@ impl<'p> Driver<'_, 'p> {
         self.waits += u64::from(ready && index.is_some());
         match polled {
             Ok(Ok(Ok(guard))) => {
-                assert!(ready && !struck);
+                promise!(ready && !struck);
                 self.take_hold(Held::Borrowed(guard));
             }
             Ok(Err(future)) => {
-                assert!(!ready && !struck, "a false \"pending\"");
+                promise!(!ready && !struck, "a false \"pending\"");
                 let place = index.unwrap_or(self.waiting.len());
                 self.waiting.insert(
                     place,
@@ -329,24 +357,24 @@ impl<'p> Driver<'_, 'p> {
                 );
             }
             Ok(Ok(Err(NotNow))) => {
-                assert!(ready && struck && fault == CreateFault::Error);
+                promise!(ready && struck && fault == CreateFault::Error);
                 self.give(Given::Permit);
             }
             Err(Panicked) => {
-                assert!(ready && struck && panics(fault));
+                promise!(ready && struck && panics(fault));
                 self.give(Given::Permit);
             }
         }
     }
 
-    fn drop_wait(&mut self, on: On, pick: Pick) {
+    pub(crate) fn drop_wait(&mut self, on: On, pick: Pick) {
         let Some(index) = pick.index(self.waiting.len()) else {
             return;
         };
         let Waiting { future, given, .. } = self.waiting.remove(index);
         let before = self.before();
         let dropped = self.threads.run(on, move || drop(future));
-        assert_eq!(dropped, Ok(()));
+        promise_eq!(dropped, Ok(()));
         self.expect_resets(before, 0);
         match given {
             Given::Nothing => {}

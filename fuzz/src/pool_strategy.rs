@@ -83,5 +83,18 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(on, pick, fault)| Op::PollWait { on, pick, fault }),
         3 => (on(), pick()).prop_map(|(on, pick)| Op::DropWait { on, pick }),
         2 => on().prop_map(|on| Op::Restart { on }),
+        10 => key_op(),
+    ]
+}
+
+fn key_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        1 => on().prop_map(|on| Op::Insert { on }),
+        3 => (on(), pick()).prop_map(|(on, pick)| Op::Publish { on, pick }),
+        3 => (on(), pick()).prop_map(|(on, pick)| Op::Lookup { on, pick }),
+        2 => (on(), pick(), put_fault()).prop_map(|(on, pick, fault)| Op::Leave { on, pick, fault }),
+        2 => (on(), pick(), put_fault()).prop_map(|(on, pick, fault)| Op::Remove { on, pick, fault }),
+        1 => (on(), pick()).prop_map(|(on, pick)| Op::Stale { on, pick }),
+        1 => on().prop_map(|on| Op::ListKeys { on }),
     ]
 }

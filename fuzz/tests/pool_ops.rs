@@ -2,6 +2,7 @@
 //!
 //! The promises are listed at the head of `brickyard_fuzz::pool_driver`.
 
+use brickyard_fuzz::pool_lies::Lie;
 use brickyard_fuzz::{pool_ops, pool_strategy};
 use proptest::prelude::*;
 
@@ -10,6 +11,8 @@ proptest! {
 
     #[test]
     fn every_program_finds_the_pool_as_it_promises((setup, ops) in pool_strategy::program(150)) {
-        pool_ops::run_ops(setup, &ops);
+        if let Err(failure) = pool_ops::run_ops(setup, &ops, Lie::Honest) {
+            return Err(TestCaseError::fail(failure.to_string()));
+        }
     }
 }
