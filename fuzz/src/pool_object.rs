@@ -132,11 +132,14 @@ impl Ledger {
         self.armed.swap(fault::NONE, SeqCst) != fault::NONE
     }
 
-    /// Takes a fault of this kind, if it is the one that is armed.
+    /// Takes a fault of this kind, if it is the one that is armed. A second panic on one
+    /// thread would end the process.
     fn strikes(&self, code: u8) -> bool {
-        self.armed
-            .compare_exchange(code, fault::NONE, SeqCst, SeqCst)
-            .is_ok()
+        let exchange = || {
+            self.armed
+                .compare_exchange(code, fault::NONE, SeqCst, SeqCst)
+        };
+        !std::thread::panicking() && exchange().is_ok()
     }
 }
 

@@ -113,8 +113,10 @@ fn close(setup: Setup, pool: Subject, ledger: &Arc<Ledger>, leftovers: Leftovers
         Err(payload) => std::panic::resume_unwind(payload),
     };
     thread::scope(|scope| {
-        scope.spawn(|| drop(there));
+        let other = scope.spawn(|| drop(there));
         drop(here);
+        // For its destructors, too.
+        promise!(other.join().is_ok(), "a return after the close panicked");
     });
     if let Some(violation) = ledger.violation() {
         promise!(false, "{violation}");

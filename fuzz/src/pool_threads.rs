@@ -81,3 +81,16 @@ impl<'s, 'p> Threads<'s, 'p> {
         }
     }
 }
+
+impl Drop for Threads<'_, '_> {
+    /// Unlike the end of the scope, waits for the threads' destructors, which return what is
+    /// in the threads' caches.
+    fn drop(&mut self) {
+        for number in 0..THREADS {
+            if let Some(worker) = self.workers[number].take() {
+                drop(worker.jobs);
+                let _ = worker.runs.join();
+            }
+        }
+    }
+}
