@@ -12,5 +12,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| brickyard_fuzz::pool_ops::run(data));
 
 #[cfg(not(fuzzing))]
 fn main() -> std::io::Result<()> {
+    if cfg!(panic = "abort") {
+        return Err(std::io::Error::other(
+            "planted panics must unwind: build without --release",
+        ));
+    }
     brickyard_fuzz::replay::run_files_from_arguments(brickyard_fuzz::pool_ops::run)
 }
