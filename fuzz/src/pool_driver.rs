@@ -16,8 +16,9 @@
 //! [`Tracked`]: crate::pool_object::Tracked
 
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::task::Waker;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::Wake;
 
 use brickyard_pool::{DropReason, Get, PooledOwned};
 

@@ -113,6 +113,10 @@ pub struct Subject {
 
 impl Subject {
     /// A pool for a driver.
+    ///
+    /// # Panics
+    ///
+    /// Panics when a creator's fault is armed already and the pool is prewarmed.
     #[must_use]
     pub fn new(builder: &Builder, ledger: &Arc<Ledger>) -> Self {
         let pool = builder

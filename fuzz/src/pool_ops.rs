@@ -1,8 +1,9 @@
 //! Target `pool_ops`: any program, any pool.
 
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread;
 

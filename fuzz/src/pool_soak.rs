@@ -17,11 +17,12 @@
 //! figure show at the end of the round.
 
 use core::future::Future as _;
+use core::panic::AssertUnwindSafe;
 use core::pin::pin;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -340,7 +341,10 @@ impl<'s> Worker<'s> {
                     Poll::Pending => Err(TryGetError::Empty),
                 },
                 _ => match pool.get_timeout(Duration::ZERO) {
-                    Ok(one) => Ok(guards.push(one)),
+                    Ok(one) => {
+                        guards.push(one);
+                        Ok(())
+                    }
                     Err(GetTimeoutError::Create(NotNow)) => Err(TryGetError::Create(NotNow)),
                     Err(_) => Err(TryGetError::Empty),
                 },
@@ -453,7 +457,7 @@ impl<'s> Worker<'s> {
                 guard.begin_use();
                 (guard.id(), guard.publish())
             });
-            let (id, key) = key.ok().expect("no bound");
+            let (id, key) = key.expect("no bound");
             site.keys().push((key, id));
         });
     }

@@ -1,8 +1,9 @@
 //! Real threads that take steps by turns: each step runs on the thread that it names, while
 //! all others rest, so a program for several threads has one outcome.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::any::Any;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -47,7 +48,11 @@ impl<'s, 'p> Threads<'s, 'p> {
     ///
     /// # Errors
     ///
-    /// [`Panicked`] if the step met a planted panic; any other panic goes on here.
+    /// [`Panicked`] if the step met a planted panic.
+    ///
+    /// # Panics
+    ///
+    /// Any other panic goes on here.
     pub fn run<Out: Send + 'p>(
         &mut self,
         on: On,
@@ -74,6 +79,10 @@ impl<'s, 'p> Threads<'s, 'p> {
     }
 
     /// Lets a thread exit; its next step starts another.
+    ///
+    /// # Panics
+    ///
+    /// Panics when a destructor of the thread does.
     pub fn restart(&mut self, on: On) {
         if let Some(worker) = self.workers[on.index()].take() {
             drop(worker.jobs);

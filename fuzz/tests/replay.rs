@@ -42,8 +42,5 @@ fn replay_all(target: &str, body: fn(&[u8])) {
 /// Names the input when the body panics on it.
 fn expect_quiet(name: &str, body: fn(&[u8]), input: &[u8]) {
     let result = catch_unwind(AssertUnwindSafe(|| body(input)));
-    assert!(
-        result.is_ok(),
-        "a promise was broken on {name}; see above"
-    );
+    assert!(result.is_ok(), "a promise was broken on {name}; see above");
 }
