@@ -3,6 +3,7 @@
 
 use core::any::Any;
 use core::panic::AssertUnwindSafe;
+use core::time::Duration;
 use std::panic::catch_unwind;
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -10,6 +11,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::pool_object::Planted;
 use crate::pool_op::{On, THREADS};
+
+/// Longest step: steps take microseconds, and wait only for what is there.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Job<'p> = Box<dyn FnOnce() + Send + 'p>;
 
@@ -71,7 +75,12 @@ impl<'s, 'p> Threads<'s, 'p> {
             let _ = tell.send(outcome);
         });
         assert!(worker.jobs.send(job).is_ok(), "the thread lives");
-        match told.recv().expect("the thread answers") {
+        let Ok(outcome) = told.recv_timeout(PATIENCE) else {
+            // Nothing ends a thread that sleeps for ever; a report is better than a hang.
+            eprintln!("a step waits for what is there: a false \"empty\", or a dead lock");
+            std::process::abort();
+        };
+        match outcome {
             Ok(out) => Ok(out),
             Err(payload) if payload.is::<Planted>() => Err(Panicked),
             Err(payload) => std::panic::resume_unwind(payload),
