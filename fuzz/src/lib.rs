@@ -15,8 +15,13 @@
 //! |---|---|---|
 //! | `arena_ops` | nothing | [`arena_ops::run`] |
 //! | `arena_faults` | the n-th call to the operating system fails | [`arena_faults::run`] |
+//! | `pool_ops` | a pool instead of a heap | [`pool_ops::run`] |
 //!
-//! [`soak`] runs without a list of operations: many threads, one heap.
+//! A pool has operations and an oracle of its own, which counts: [`pool_op::Op`] and
+//! [`pool_driver::Driver`]. [`pool_lies`] plants what the oracle must find.
+//!
+//! [`soak`] and [`pool_soak`] run without a list of operations: many threads, one heap or
+//! three pools.
 //!
 //! Everything drives a `Heap` *value*. As the global allocator a heap would
 //! hide from `AddressSanitizer`, and a defect would first show in the harness.
@@ -43,6 +48,17 @@ pub mod pattern;
     expect(unsafe_code, reason = "declares the sanitizer's interface")
 )]
 pub mod poison;
+pub mod pool_driver;
+mod pool_keys;
+pub mod pool_lies;
+pub mod pool_object;
+pub mod pool_op;
+pub mod pool_ops;
+mod pool_promise;
+pub mod pool_soak;
+mod pool_steps;
+pub mod pool_strategy;
+pub mod pool_threads;
 pub mod replay;
 #[expect(
     unsafe_code,

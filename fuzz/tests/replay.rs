@@ -4,7 +4,7 @@
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
-use brickyard_fuzz::{arena_faults, arena_ops, replay};
+use brickyard_fuzz::{arena_faults, arena_ops, pool_ops, replay};
 
 /// Inputs from seeds beside the corpus.
 const SEEDS: u64 = 200;
@@ -17,6 +17,11 @@ fn arena_ops_holds_on_corpus_and_seeds() {
 #[test]
 fn arena_faults_holds_on_corpus_and_seeds() {
     replay_all("arena_faults", arena_faults::run);
+}
+
+#[test]
+fn pool_ops_holds_on_corpus_and_seeds() {
+    replay_all("pool_ops", pool_ops::run);
 }
 
 fn replay_all(target: &str, body: fn(&[u8])) {
@@ -37,8 +42,5 @@ fn replay_all(target: &str, body: fn(&[u8])) {
 /// Names the input when the body panics on it.
 fn expect_quiet(name: &str, body: fn(&[u8]), input: &[u8]) {
     let result = catch_unwind(AssertUnwindSafe(|| body(input)));
-    assert!(
-        result.is_ok(),
-        "the heap broke a promise on {name}; see above"
-    );
+    assert!(result.is_ok(), "a promise was broken on {name}; see above");
 }

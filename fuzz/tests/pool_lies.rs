@@ -1,0 +1,49 @@
+//! The oracle finds every defect that it is there for.
+//!
+//! What could go wrong: a check looks at the wrong number, or is never reached, and a clean
+//! run means nothing. So each lie of `brickyard_fuzz::pool_lies` is planted into programs
+//! that an honest pool passes, until one is reported in the words that belong to it.
+
+use brickyard_fuzz::pool_lies::Lie;
+use brickyard_fuzz::{pool_ops, pool_strategy};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+/// Programs a lie may hide in before it counts as not found.
+const PROGRAMS: usize = 200;
+
+#[test]
+fn every_planted_lie_is_reported_and_nothing_else() {
+    // From a fixed seed.
+    let mut runner = TestRunner::deterministic();
+    let programs: Vec<_> = (0..PROGRAMS)
+        .map(|_| {
+            let tree = pool_strategy::program(120).new_tree(&mut runner);
+            tree.expect("a program").current()
+        })
+        .collect();
+    let mut unfound = Vec::new();
+    for (lie, words) in Lie::ALL {
+        let mut others = Vec::new();
+        let found = programs.iter().position(|(setup, ops)| {
+            let Err(failure) = pool_ops::run_ops(*setup, ops, lie) else {
+                return false;
+            };
+            let told = failure.to_string().contains(words);
+            if !told {
+                others.push(failure.to_string());
+            }
+            told
+        });
+        match found {
+            Some(number) => eprintln!("{lie:?}: found by program {number}; else {others:?}"),
+            None => unfound.push((lie, others)),
+        }
+    }
+    assert!(unfound.is_empty(), "not reported: {unfound:#?}");
+    for (setup, ops) in &programs {
+        if let Err(failure) = pool_ops::run_ops(*setup, ops, Lie::Honest) {
+            panic!("an honest pool, {setup:?}, {ops:#?}: {failure}");
+        }
+    }
+}
