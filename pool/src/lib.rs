@@ -117,6 +117,7 @@ mod key;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "shared references to objects in slots")]
 mod keyed;
+mod live;
 mod metrics;
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "objects of models, which loom watches")]

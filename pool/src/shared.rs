@@ -34,15 +34,14 @@ use core::task::Waker;
 use crate::cache::{CACHE_SLOTS, Cache, CacheState};
 use crate::chunk::{Object, Storage};
 use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
+use crate::live::Live;
 use crate::metrics::{Counters, Metrics};
 use crate::sync::{
-    AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Step, asymmetric_fences_work, fence,
-    heavy_barrier, left_out,
+    AtomicU64, Mutex, MutexGuard, Ordering, Step, asymmetric_fences_work, fence, heavy_barrier,
+    left_out,
 };
 use crate::wait::{Grant, WaitQueue, Waiter, wake_all};
 
-/// In `live`: the pool's own handle, beside the objects.
-const HANDLE: usize = 1 << (usize::BITS - 1);
 /// Bytes of objects that one cache may hold, about.
 const CACHE_BYTES: usize = 1 << 20;
 /// Slow calls in scarce mode before plenty is tried again; doubles each time.
@@ -66,7 +65,7 @@ impl Limits {
     pub(crate) fn new(object: Layout, capacity: usize, retain: usize, caches: bool) -> Self {
         let by_bytes = CACHE_BYTES / 2 / object.size().max(1);
         Self {
-            capacity: capacity.min(HANDLE - 1),
+            capacity,
             retain,
             magazine: by_bytes.min(capacity / 4).clamp(1, MAGAZINE_SLOTS),
             caches_open: caches && asymmetric_fences_work(),
@@ -91,8 +90,7 @@ pub(crate) struct Shared {
     limits: Limits,
     storage: Storage,
     depot: Depot,
-    /// Objects that exist or are being created, and [`HANDLE`].
-    live: AtomicUsize,
+    live: Live,
     /// Changes of mode so far; odd: scarce.
     mode: AtomicU64,
     scarce_calls: AtomicU64,
@@ -123,7 +121,7 @@ impl Shared {
             limits,
             storage: Storage::new(object, limits.capacity),
             depot: Depot::new(),
-            live: AtomicUsize::new(HANDLE),
+            live: Live::new(),
             mode: AtomicU64::new(0),
             scarce_calls: AtomicU64::new(0),
             scarce_limit: AtomicU64::new(FIRST_SCARCE_CALLS),
@@ -215,17 +213,7 @@ impl Shared {
 
     /// Takes the right to create an object, if the bound allows it.
     pub(crate) fn reserve(&self) -> bool {
-        if left_out(Step::CountAtOnce) {
-            let live = self.live();
-            self.live.store(HANDLE | (live + 1), Ordering::Relaxed);
-            return live < self.limits.capacity;
-        }
-        // Relaxed, both: a counter; what creation does is published by other means.
-        self.live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                ((live & !HANDLE) < self.limits.capacity).then_some(live + 1)
-            })
-            .is_ok()
+        self.live.reserve(self.limits.capacity).is_ok()
     }
 
     /// The calling thread's fast path failed to take a slot: looks everywhere.
@@ -336,19 +324,21 @@ impl Shared {
             if let Some(slot) = self.depot.take_loose(&self.storage) {
                 return Ok(Some(Grant::Idle(slot)));
             }
-            if self.reserve() {
-                return Ok(Some(Grant::Permit));
-            }
+            let full = match self.live.reserve(self.limits.capacity) {
+                Ok(()) => return Ok(Some(Grant::Permit)),
+                Err(full) => full,
+            };
             // Once more, now that nothing can be created.
             if let Some(slot) = self.depot.take_loose(&self.storage) {
                 return Ok(Some(Grant::Idle(slot)));
             }
-            // Acquire: after both looks. If neither mode nor count has changed, there was a
-            // moment at which nothing was idle and nothing could be created.
+            // Acquire: after both looks.
             if self.mode.load(Ordering::Acquire) != mode {
                 return Err(ModeChanged);
             }
-            if self.live() >= self.limits.capacity {
+            // Nothing could be created from the one look until now, and at the other one
+            // nothing was idle.
+            if self.live.is_still(full) {
                 return Ok(None);
             }
         }
@@ -356,8 +346,7 @@ impl Shared {
 
     /// Objects that exist or are being created.
     pub(crate) fn live(&self) -> usize {
-        // Acquire: objects that were dropped before are gone.
-        self.live.load(Ordering::Acquire) & !HANDLE
+        self.live.count()
     }
 
     /// Freezes and empties every cache; all idle slots become loose.
@@ -544,28 +533,20 @@ impl Shared {
     /// Returns whether the pool was closed and this was its last object: then the caller
     /// frees it.
     pub(crate) fn release_permit(&self, wake: &mut Vec<Waker>) -> bool {
-        // Relaxed: looked at again under the lock.
-        if self.live.load(Ordering::Relaxed) & HANDLE != 0 {
+        if self.live.is_open() {
             let mut queue = self.queue.lock();
-            // Relaxed: the handle goes under this lock.
-            if self.live.load(Ordering::Relaxed) & HANDLE != 0 {
+            // Again: it closes under this lock.
+            if self.live.is_open() {
                 if queue.is_empty() {
-                    // Release: pairs with the Acquire in `live` and below.
-                    self.live.fetch_sub(1, Ordering::Release);
+                    let last = self.live.release();
+                    debug_assert!(!last, "the handle is there");
                 } else {
                     queue.grant(Grant::Permit, wake);
                 }
                 return false;
             }
         }
-        self.drop_reference()
-    }
-
-    /// One object, or the closing call, less.
-    fn drop_reference(&self) -> bool {
-        // AcqRel: what others did before they gave theirs up happens before the pool is
-        // freed by the last.
-        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+        self.live.release()
     }
 
     /// Fills in the figures that are known here.
@@ -579,7 +560,7 @@ impl Shared {
             cached += cache.len(&held);
         }
         metrics.caches = registry.caches.len();
-        metrics.capacity = (self.limits.capacity < HANDLE - 1).then_some(self.limits.capacity);
+        metrics.capacity = (self.limits.capacity != usize::MAX).then_some(self.limits.capacity);
         metrics.live = self.live();
         metrics.idle = cached + self.depot.idle(&self.storage);
         metrics.in_use = metrics.live.saturating_sub(metrics.idle);

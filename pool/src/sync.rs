@@ -38,6 +38,8 @@ pub(crate) enum Step {
     RenewBudget,
     /// The bound is looked at and counted in one step.
     CountAtOnce,
+    /// Who found the bound reached sees whether it was so all the time.
+    CountReleases,
     /// Before "empty" is said, all caches are emptied.
     EmptyCaches,
     /// Giver and waiter both give first and look then.

@@ -1,11 +1,16 @@
 //! Models of waiting, of the change of mode, and of closing.
 
 use alloc::vec::Vec;
+use core::alloc::Layout;
 use core::task::Waker;
 
+use loom::sync::Arc;
 use loom::thread;
 
 use super::{Sent, World, model};
+use crate::chunk::Storage;
+use crate::live::Live;
+use crate::stack::IndexStack;
 use crate::sync::{Step, without};
 use crate::wait::Grant;
 
@@ -146,4 +151,44 @@ fn loom_the_mode_does_not_change_under_a_waiter() {
 #[should_panic(expected = "a waiter sleeps beside an idle object")]
 fn loom_without_asking_the_queue_a_waiter_sleeps_on() {
     without(Step::AskQueue, plenty_against_wait);
+}
+
+/// One of two objects is idle, or may be created, at every moment. Steps as in
+/// `take_scarce`, from the second look on.
+fn never_empty() {
+    model(|| {
+        let storage = Arc::new(Storage::new(Layout::new::<u32>(), 2));
+        let (loose, live) = (Arc::new(IndexStack::new()), Arc::new(Live::new()));
+        for _ in 0..2 {
+            assert!(live.reserve(2).is_ok());
+        }
+        storage.push(&loose, storage.take_vacant().expect("two"));
+        let other = {
+            let (storage, loose, live) =
+                (Arc::clone(&storage), Arc::clone(&loose), Arc::clone(&live));
+            thread::spawn(move || {
+                live.release();
+                if let Some(idle) = storage.pop(&loose) {
+                    storage.push(&loose, idle);
+                }
+                let _ = live.reserve(2);
+            })
+        };
+        if let Err(full) = live.reserve(2) {
+            let idle = storage.pop(&loose);
+            assert!(idle.is_some() || !live.is_still(full), "empty is a lie");
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_empty_is_said_of_one_moment() {
+    never_empty();
+}
+
+#[test]
+#[should_panic(expected = "empty is a lie")]
+fn loom_without_counting_releases_empty_is_said_of_two_moments() {
+    without(Step::CountReleases, never_empty);
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
-use super::{HANDLE, Shared, is_scarce};
+use super::{Shared, is_scarce};
 use crate::chunk::Object;
 use crate::sync::{Ordering, Step, left_out};
 
@@ -26,11 +26,11 @@ impl Shared {
         self.drain_depot(&mut drop_idle);
         {
             let _queue = self.queue.lock();
-            // AcqRel: as in `drop_reference`. One reference more for ourselves, so that
-            // nobody frees the pool before the lock is released.
-            self.live.fetch_sub(HANDLE - 1, Ordering::AcqRel);
+            // With one reference more for ourselves, so that nobody frees the pool before the
+            // lock is released.
+            self.live.close();
         }
-        self.drop_reference()
+        self.live.release()
     }
 
     fn drain_depot(&self, pass: &mut impl FnMut(NonNull<Object>)) {
