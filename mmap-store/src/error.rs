@@ -76,7 +76,9 @@ pub enum BeginError {
     #[error("the store is open for reading only; open it without Options::read_only")]
     ReadOnly,
     /// An earlier barrier failed, so what is on the disk is not known.
-    #[error("an earlier sync failed and nothing more is written; close the store and open it again")]
+    #[error(
+        "an earlier sync failed and nothing more is written; close the store and open it again"
+    )]
     Poisoned,
 }
 
@@ -116,7 +118,9 @@ pub enum CommitError {
         source: io::Error,
     },
     /// An earlier barrier failed, so what is on the disk is not known.
-    #[error("an earlier sync failed and nothing more is written; close the store and open it again")]
+    #[error(
+        "an earlier sync failed and nothing more is written; close the store and open it again"
+    )]
     Poisoned,
     /// The store was opened for reading only.
     #[error("the store is open for reading only; open it without Options::read_only")]
@@ -168,7 +172,9 @@ pub enum OpenError {
         flaw: Flaw,
     },
     /// The file is shorter than its meta slot says.
-    #[error("the file has {found} pages and should have {expected}: it was cut; restore from a backup")]
+    #[error(
+        "the file has {found} pages and should have {expected}: it was cut; restore from a backup"
+    )]
     Truncated {
         /// Pages there are.
         found: u64,

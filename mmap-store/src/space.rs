@@ -80,7 +80,10 @@ impl Space {
     pub(crate) fn to_map(&self, bytes: usize, also: Extent) -> Vec<u8> {
         let mut map = vec![0; bytes];
         let held = self.held.values().flatten().chain(&self.waiting);
-        let free = self.free.iter().map(|(&first, &pages)| Extent { first, pages });
+        let free = self
+            .free
+            .iter()
+            .map(|(&first, &pages)| Extent { first, pages });
         for extent in free.chain(held.map(|freed| freed.extent)).chain([also]) {
             for page in extent.first..extent.end() {
                 map[page as usize / 8] |= 1 << (page % 8);
@@ -101,7 +104,10 @@ impl Space {
 
     /// Adds free pages, joining them with their neighbours.
     pub(crate) fn insert(&mut self, extent: Extent) {
-        let Extent { mut first, mut pages } = extent;
+        let Extent {
+            mut first,
+            mut pages,
+        } = extent;
         if pages == 0 {
             return;
         }
@@ -159,7 +165,11 @@ impl Space {
         if self.free_pages < u64::from(pages) {
             return None;
         }
-        let least = if pages <= SCATTER_PAGES { 1 } else { LEAST_RUN_PAGES };
+        let least = if pages <= SCATTER_PAGES {
+            1
+        } else {
+            LEAST_RUN_PAGES
+        };
         let (mut runs, mut missing) = (Vec::new(), pages);
         while missing > 0 {
             let run = self.by_size.last().filter(|&&(len, _)| len >= least);
@@ -176,7 +186,11 @@ impl Space {
 
     /// Hands over pages that a transaction replaced. `freed` never decreases.
     pub(crate) fn release(&mut self, freed: Freed) {
-        debug_assert!(self.waiting.back().is_none_or(|last| last.freed <= freed.freed));
+        debug_assert!(
+            self.waiting
+                .back()
+                .is_none_or(|last| last.freed <= freed.freed)
+        );
         self.waiting.push_back(freed);
     }
 
@@ -208,7 +222,10 @@ impl Space {
 
     /// Every run that is free, waits or is held.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Extent> {
-        let free = self.free.iter().map(|(&first, &pages)| Extent { first, pages });
+        let free = self
+            .free
+            .iter()
+            .map(|(&first, &pages)| Extent { first, pages });
         let held = self.held.values().flatten().chain(&self.waiting);
         free.chain(held.map(|freed| freed.extent))
     }
@@ -222,7 +239,10 @@ impl Space {
             end = first + pages;
         }
         assert_eq!(self.free.len(), self.by_size.len(), "I1");
-        assert_eq!(self.free_pages, self.free.values().map(|&n| u64::from(n)).sum());
+        assert_eq!(
+            self.free_pages,
+            self.free.values().map(|&n| u64::from(n)).sum()
+        );
         let mut seen: Vec<Extent> = self.runs().collect();
         seen.sort();
         for pair in seen.windows(2) {

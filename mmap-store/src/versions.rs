@@ -176,12 +176,9 @@ impl Versions {
                     continue;
                 }
                 // Relaxed: the fence in `begin` orders it before the second look.
-                let claimed = slot.txn.compare_exchange(
-                    0,
-                    txn.max(1),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
+                let claimed =
+                    slot.txn
+                        .compare_exchange(0, txn.max(1), Ordering::Relaxed, Ordering::Relaxed);
                 if claimed.is_ok() {
                     return slot;
                 }
@@ -197,12 +194,10 @@ impl Versions {
         if next.is_null() {
             let new = Box::into_raw(Box::new(Chunk::new()));
             // AcqRel: publishes the new slots, or sees those of whoever was faster.
-            let linked = chunk.next.compare_exchange(
-                next,
-                new,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let linked =
+                chunk
+                    .next
+                    .compare_exchange(next, new, Ordering::AcqRel, Ordering::Acquire);
             next = match linked {
                 Ok(_) => new,
                 Err(other) => {

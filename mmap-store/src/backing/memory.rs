@@ -305,7 +305,9 @@ mod model {
                     }
                 }
             }
-            image.tree.resize(image.tree.len().next_multiple_of(PAGE_BYTES), 0);
+            image
+                .tree
+                .resize(image.tree.len().next_multiple_of(PAGE_BYTES), 0);
             image
         }
     }
@@ -346,7 +348,11 @@ mod model {
         /// What is left if the power goes now, or of the moment when it went.
         pub(crate) fn wreck(&self) -> Wreck {
             let state = self.state.lock();
-            state.disk.dead.clone().unwrap_or_else(|| state.disk.now.clone())
+            state
+                .disk
+                .dead
+                .clone()
+                .unwrap_or_else(|| state.disk.now.clone())
         }
     }
 }

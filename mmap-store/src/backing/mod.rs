@@ -78,10 +78,7 @@ impl Map {
         // contract in the file, so reading does not fault; (2) by contract nobody writes
         // to it; (3) bytes need no alignment and any value is valid.
         unsafe {
-            core::slice::from_raw_parts(
-                self.raw.as_ptr().add(first * PAGE_BYTES),
-                len * PAGE_BYTES,
-            )
+            core::slice::from_raw_parts(self.raw.as_ptr().add(first * PAGE_BYTES), len * PAGE_BYTES)
         }
     }
 

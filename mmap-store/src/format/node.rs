@@ -97,7 +97,10 @@ fn count_below(heads: &[[u8; 4]], head: i32) -> usize {
             break;
         };
         // The last of the front decides which half holds the boundary.
-        if front.last().is_some_and(|&last| i32::from_le_bytes(last) < head) {
+        if front
+            .last()
+            .is_some_and(|&last| i32::from_le_bytes(last) < head)
+        {
             base = base.wrapping_add(half);
             low = back;
         } else {
@@ -154,10 +157,6 @@ impl<'a> Node<'a> {
 
     pub(crate) fn is_leaf(&self) -> bool {
         self.level == 0
-    }
-
-    pub(crate) fn prefix(&self) -> &'a [u8] {
-        self.prefix
     }
 
     /// The transaction that wrote the page.
@@ -284,11 +283,7 @@ impl<'a> Node<'a> {
         while low < high {
             let middle = low.midpoint(high);
             let entry = self.entry(middle)?;
-            match entry
-                .rest
-                .cmp(rest)
-                .then(entry.key_len.cmp(&suffix.len()))
-            {
+            match entry.rest.cmp(rest).then(entry.key_len.cmp(&suffix.len())) {
                 Ordering::Less => low = middle.wrapping_add(1),
                 Ordering::Greater => high = middle,
                 Ordering::Equal => {

@@ -49,11 +49,19 @@ impl Cursor {
             if node.is_leaf() {
                 let found = node.search(key).map_err(flawed)?;
                 let index = found.index + usize::from(found.exact && after);
-                cursor.path.push(Step { child, index, count });
+                cursor.path.push(Step {
+                    child,
+                    index,
+                    count,
+                });
                 break;
             }
             let index = node.child_index(key).map_err(flawed)?;
-            cursor.path.push(Step { child, index, count });
+            cursor.path.push(Step {
+                child,
+                index,
+                count,
+            });
             child = node.child(index).map_err(flawed)?;
             level = Some(node.level() - 1);
         }
@@ -67,11 +75,6 @@ impl Cursor {
             root,
             path: Vec::new(),
         }
-    }
-
-    /// Whether this is the place after the last entry.
-    pub(crate) fn is_end(&self) -> bool {
-        self.path.is_empty()
     }
 
     /// The order of two places of one tree.
@@ -116,7 +119,11 @@ impl Cursor {
                 return Err(damaged(child.page, crate::error::Flaw::Header));
             }
             let index = if last { count - 1 } else { 0 };
-            self.path.push(Step { child, index, count });
+            self.path.push(Step {
+                child,
+                index,
+                count,
+            });
         }
         Ok(())
     }

@@ -85,7 +85,11 @@ impl NodeMut<'_> {
         let at = heap - need;
         self.set_u16(at, suffix.len());
         if self.is_leaf() {
-            let flag = if item.large { usize::from(LARGE_FLAG) } else { 0 };
+            let flag = if item.large {
+                usize::from(LARGE_FLAG)
+            } else {
+                0
+            };
             self.set_u16(at + 2, item.value.len() | flag);
         } else {
             self.0[at + 2..at + 10].copy_from_slice(item.value);
@@ -106,9 +110,11 @@ impl NodeMut<'_> {
     fn open_slot(&mut self, index: usize, count: usize) {
         let (heads, slots) = (self.heads_at(), self.slots_at());
         let end = slots + 2 * count;
-        self.0.copy_within(slots + 2 * index..end, slots + 2 * index + 6);
+        self.0
+            .copy_within(slots + 2 * index..end, slots + 2 * index + 6);
         self.0.copy_within(slots..slots + 2 * index, slots + 4);
-        self.0.copy_within(heads + 4 * index..slots, heads + 4 * index + 4);
+        self.0
+            .copy_within(heads + 4 * index..slots, heads + 4 * index + 4);
     }
 
     /// Takes the entry at `index` out. The first of an inner node is not taken out here,
@@ -123,10 +129,12 @@ impl NodeMut<'_> {
             let garbage = self.u16(16) + bytes;
             self.set_u16(16, garbage);
         }
-        self.0.copy_within(heads + 4 * (index + 1)..slots, heads + 4 * index);
+        self.0
+            .copy_within(heads + 4 * (index + 1)..slots, heads + 4 * index);
         self.0.copy_within(slots..slots + 2 * index, slots - 4);
         let end = slots + 2 * count;
-        self.0.copy_within(slots + 2 * (index + 1)..end, slots - 4 + 2 * index);
+        self.0
+            .copy_within(slots + 2 * (index + 1)..end, slots - 4 + 2 * index);
         self.set_u16(2, count - 1);
     }
 

@@ -27,7 +27,11 @@ struct Piece<'a> {
 }
 
 /// Copies the way to `key` into memory. The last index is the place in the leaf.
-fn dirty_path(work: &mut Work<'_>, root: &mut Child, key: &[u8]) -> Result<(Path, bool), ReadError> {
+fn dirty_path(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    key: &[u8],
+) -> Result<(Path, bool), ReadError> {
     *root = work.make_dirty(*root)?;
     let (mut at, mut path) = (*root, Path::new());
     loop {
@@ -184,7 +188,14 @@ fn replace(
         if work.edit(parent).insert(first + offset, &item) {
             continue;
         }
-        split_inner(work, scratch, root, (parent, above), first + offset, &pieces[offset..]);
+        split_inner(
+            work,
+            scratch,
+            root,
+            (parent, above),
+            first + offset,
+            &pieces[offset..],
+        );
         return;
     }
 }
@@ -236,16 +247,16 @@ fn grow_root(work: &mut Work<'_>, scratch: &Bump, root: &mut Child, pieces: &[Pi
 }
 
 /// Takes `key` out; false if it was not there, and then nothing was copied.
-pub(crate) fn delete(
-    work: &mut Work<'_>,
-    root: &mut Child,
-    key: &[u8],
-) -> Result<bool, ReadError> {
+pub(crate) fn delete(work: &mut Work<'_>, root: &mut Child, key: &[u8]) -> Result<bool, ReadError> {
     if root.is_none() {
         return Ok(false);
     }
     let (at, leaf) = leaf_of(work, *root, key)?;
-    if !leaf.search(key).map_err(|flaw| damaged(at.page, flaw))?.exact {
+    if !leaf
+        .search(key)
+        .map_err(|flaw| damaged(at.page, flaw))?
+        .exact
+    {
         return Ok(false);
     }
     let (mut path, _) = dirty_path(work, root, key)?;
@@ -327,12 +338,19 @@ fn join(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)]) -> Resul
         // An only child stays as it is; the parent itself may find a neighbour.
         return Ok(true);
     }
-    let left = if index + 1 < view.count() { index } else { index - 1 };
+    let left = if index + 1 < view.count() {
+        index
+    } else {
+        index - 1
+    };
     let trusted = "the node was validated";
     let mut key = Vec::new();
     view.key_into(left + 1, &mut key).expect(trusted);
     let level = view.level() - 1;
-    let mut pair = [view.child(left).expect(trusted), view.child(left + 1).expect(trusted)];
+    let mut pair = [
+        view.child(left).expect(trusted),
+        view.child(left + 1).expect(trusted),
+    ];
     for (offset, child) in pair.iter_mut().enumerate() {
         node_at(work, *child, Some(level))?;
         *child = work.make_dirty(*child)?;

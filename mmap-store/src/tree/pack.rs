@@ -46,7 +46,11 @@ pub(crate) fn separator<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
 
 /// What the entries of one node share. The first of an inner node has no key.
 fn prefix_of<'a>(items: &[Item<'a>], level: u8) -> &'a [u8] {
-    let keyed = if level == 0 { items } else { items.get(1..).unwrap_or(&[]) };
+    let keyed = if level == 0 {
+        items
+    } else {
+        items.get(1..).unwrap_or(&[])
+    };
     match (keyed.first(), keyed.last()) {
         (Some(first), Some(last)) => &first.key[..common_prefix(first.key, last.key)],
         _ => &[],
@@ -55,7 +59,11 @@ fn prefix_of<'a>(items: &[Item<'a>], level: u8) -> &'a [u8] {
 
 /// Bytes of an entry whose key loses `prefix` bytes.
 fn item_bytes(item: &Item<'_>, prefix: usize, level: u8) -> usize {
-    let fixed = if level == 0 { 10 + item.value.len() } else { 16 };
+    let fixed = if level == 0 {
+        10 + item.value.len()
+    } else {
+        16
+    };
     fixed + item.key.len().saturating_sub(prefix + 4)
 }
 
@@ -68,7 +76,11 @@ pub(crate) fn node_bytes(items: &[Item<'_>], level: u8) -> usize {
         }
         item_bytes(item, prefix, level)
     };
-    let entries: usize = items.iter().enumerate().map(|(i, item)| own_key(i, item)).sum();
+    let entries: usize = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| own_key(i, item))
+        .sum();
     HEADER_BYTES + prefix.next_multiple_of(4) + entries
 }
 

@@ -66,7 +66,10 @@ impl<'s> Work<'s> {
 
     /// A zeroed node.
     pub(crate) fn new_node(&mut self) -> Child {
-        let page = self.spare.pop().unwrap_or_else(|| Box::new([0; PAGE_BYTES]));
+        let page = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Box::new([0; PAGE_BYTES]));
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);
             self.nodes.len() - 1
