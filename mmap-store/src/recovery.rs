@@ -13,7 +13,7 @@ use crate::error::{CommitError, Flaw, OpenError};
 use crate::format::meta::{FORMAT, Meta, SlotError};
 use crate::format::ring::{self, Change, Found, HEADER_BYTES};
 use crate::group::Group;
-use crate::ids::{DIRTY_BIT, FIRST_PAGE, PAGE_BYTES};
+use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, PAGE_BYTES};
 use crate::pages::Pages;
 use crate::shared::{Durable, EMPTY, Head, Shared};
 use crate::space::Space;
@@ -83,6 +83,12 @@ pub(crate) fn open(
             pages.grow(FIRST_PAGE).map_err(io("grow"))?;
             head.len = found.max(FIRST_PAGE);
             shared.pages.set_len(head.len);
+            // A creation that was cut short may have left a longer file.
+            let rest = Extent {
+                first: FIRST_PAGE,
+                pages: head.len - FIRST_PAGE,
+            };
+            head.space.insert(rest);
         }
         head.salt = meta.salt.wrapping_add(1);
         let result = shared.checkpoint_holding(&mut head);

@@ -91,11 +91,14 @@ impl Backing for MemoryBacking {
         let mut state = self.state.lock();
         #[cfg(test)]
         let dies = {
+            let alive = !state.disk.is_dead();
             let result = state.disk.call();
-            // A write that fails may have been done in part: the wreck may hold it.
-            for buffer in buffers {
-                state.disk.write_tree(at, buffer, result.is_err());
-                at += buffer.len();
+            // The write during which the power goes may have been done in part.
+            if alive {
+                for buffer in buffers {
+                    state.disk.write_tree(at, buffer);
+                    at += buffer.len();
+                }
             }
             at = first as usize * PAGE_BYTES;
             result
@@ -223,15 +226,14 @@ mod model {
             self.now.lengths.push(len);
         }
 
-        pub(super) fn write_tree(&mut self, at: usize, bytes: &[u8], failed: bool) {
-            match (&mut self.dead, failed) {
-                // The write during which the power went.
-                (Some(dead), true) if self.calls == self.failure.map_or(0, |it| it.0) => {
-                    dead.tree_pending.extend(sectors(at, bytes));
-                }
-                (Some(_), _) => {}
-                (None, _) => self.now.tree_pending.extend(sectors(at, bytes)),
-            }
+        pub(super) fn is_dead(&self) -> bool {
+            self.dead.is_some()
+        }
+
+        /// Notes a write; the caller saw that the disk was alive when it began.
+        pub(super) fn write_tree(&mut self, at: usize, bytes: &[u8]) {
+            let wreck = self.dead.as_mut().unwrap_or(&mut self.now);
+            wreck.tree_pending.extend(sectors(at, bytes));
         }
 
         pub(super) fn sync_tree(&mut self) -> io::Result<()> {

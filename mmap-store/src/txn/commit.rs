@@ -64,7 +64,13 @@ impl WriteTxn<'_> {
             return Err(CommitError::Broken);
         }
         if !self.tables.iter().any(|table| table.changed) {
-            return Ok(());
+            // Nothing of its own; but what it saw may be visible only so far.
+            let (shared, seen) = (self.shared, self.head.version.txn);
+            drop(self);
+            return match durability {
+                Durability::Visible => Ok(()),
+                Durability::Durable => shared.settle(seen),
+            };
         }
         let version = self.build()?;
         let Self {
