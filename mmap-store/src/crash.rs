@@ -8,7 +8,8 @@
 //!
 //! The errors planted at the end show that the driver would see them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::backing::memory::{Failure, MemoryBacking, Wreck};

@@ -108,6 +108,9 @@ mod store;
 
 #[cfg(all(test, not(loom)))]
 mod crash;
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "cells in the place of pages, for loom to watch")]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod oracle;
 
@@ -120,6 +123,6 @@ pub use store::{Options, Store};
 #[cfg(not(loom))]
 pub use txn::commit::Durability;
 #[cfg(not(loom))]
-pub use txn::read::{Range, ReadTxn, Table};
+pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
 #[cfg(not(loom))]
 pub use txn::write::{MAX_KEY_BYTES, TableMut, WriteTxn};

@@ -86,7 +86,7 @@ impl Options {
             });
         }
         let space = self.address_space.unwrap_or(1 << 40);
-        if space < 1 << 20 || space > 1 << 43 || !space.is_multiple_of(PAGE_BYTES_U64) {
+        if !(1 << 20..=1 << 43).contains(&space) || !space.is_multiple_of(PAGE_BYTES_U64) {
             return Err(OpenError::Option {
                 option: "address_space",
                 reason: "a multiple of 4096 between 1 MiB and 8 TiB is needed",

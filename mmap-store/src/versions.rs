@@ -19,7 +19,7 @@ use crate::ids::Child;
 use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence};
 
 /// Entries between the published one and the one that is written next.
-const ENTRIES: u64 = if cfg!(loom) { 2 } else { 8 };
+const ENTRIES: usize = if cfg!(loom) { 2 } else { 8 };
 /// Slots that are added at a time. A scan looks at each; one takes a cache line.
 const SLOTS: usize = if cfg!(loom) { 1 } else { 32 };
 
@@ -29,6 +29,11 @@ pub(crate) struct Version {
     pub(crate) txn: u64,
     /// Root of the tree of tables.
     pub(crate) root: Child,
+}
+
+/// Index of the entry for the `count`-th publication.
+fn place(count: u64) -> usize {
+    usize::try_from(count % ENTRIES as u64).expect("below the number of entries")
 }
 
 #[derive(Debug)]
@@ -50,7 +55,7 @@ pub(crate) struct Slot {
 struct Chunk {
     slots: [Slot; SLOTS],
     /// More of them; null, or never changed again.
-    next: AtomicPtr<Chunk>,
+    next: AtomicPtr<Self>,
 }
 
 impl Chunk {
@@ -69,7 +74,7 @@ impl Chunk {
 pub(crate) struct Versions {
     /// Number of publications; `entries[published % ENTRIES]` is the version.
     published: AtomicU64,
-    entries: [Entry; ENTRIES as usize],
+    entries: [Entry; ENTRIES],
     /// The version that was published last: publishing is one at a time.
     last: Mutex<Version>,
     first: Chunk,
@@ -91,7 +96,7 @@ impl Versions {
     }
 
     fn write_entry(&self, count: u64, version: Version) {
-        let entry = &self.entries[(count % ENTRIES) as usize];
+        let entry = &self.entries[place(count)];
         let root = u64::from(version.root.page) | u64::from(version.root.crc) << 32;
         // Relaxed: published by the Release store in `publish`. A reader that sees them
         // too early finds `published` changed, by the fence in `publish`.
@@ -100,7 +105,7 @@ impl Versions {
     }
 
     fn read_entry(&self, count: u64) -> Version {
-        let entry = &self.entries[(count % ENTRIES) as usize];
+        let entry = &self.entries[place(count)];
         // Relaxed: written before the publication that the caller's Acquire load saw.
         let root = entry.root.load(Ordering::Relaxed);
         Version {

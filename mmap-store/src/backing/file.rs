@@ -143,7 +143,12 @@ fn create_ring(path: &Path, bytes: u64) -> io::Result<()> {
     let mut at = 0;
     while at < bytes {
         let len = (bytes - at).min(zeros.len() as u64);
-        file.write_all_at(zeros.get(..len as usize).unwrap_or(&zeros), at)?;
+        file.write_all_at(
+            zeros
+                .get(..usize::try_from(len).unwrap_or(0))
+                .unwrap_or(&zeros),
+            at,
+        )?;
         at += len;
     }
     file.sync_all()

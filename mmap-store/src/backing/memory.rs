@@ -262,7 +262,7 @@ mod model {
                 None => &mut self.now.ring_pending,
             };
             for (at, bytes) in segments {
-                pending.extend(sectors(*at as usize, bytes));
+                pending.extend(sectors(usize::try_from(*at).expect("a small ring"), bytes));
             }
             result?;
             if !self.lazy_ring {

@@ -23,11 +23,11 @@ pub(crate) trait Source {
 impl Source for Pages {
     #[inline]
     fn node(&self, child: Child) -> Result<Node<'_>, ReadError> {
-        Pages::node(self, child)
+        Self::node(self, child)
     }
 
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError> {
-        Pages::large(self, large)
+        Self::large(self, large)
     }
 }
 

@@ -95,6 +95,12 @@ impl Drop for ReadTxn<'_> {
     }
 }
 
+/// A key of its own, and a value in the mapped file.
+pub type OwnedEntry<'t> = (Vec<u8>, &'t [u8]);
+
+/// A key that lasts until the range's next one, and a value in the mapped file.
+pub type Entry<'k, 't> = (&'k [u8], &'t [u8]);
+
 /// A table as a snapshot sees it. Values are slices of the mapped file: nothing is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'t> {
@@ -145,7 +151,7 @@ impl<'t> Table<'t> {
     /// # Errors
     ///
     /// [`ReadError::Damaged`].
-    pub fn first(&self) -> Result<Option<(Vec<u8>, &'t [u8])>, ReadError> {
+    pub fn first(&self) -> Result<Option<OwnedEntry<'t>>, ReadError> {
         let mut range = self.range::<[u8]>(..)?;
         Ok(range.next()?.map(|(key, value)| (key.to_vec(), value)))
     }
@@ -155,7 +161,7 @@ impl<'t> Table<'t> {
     /// # Errors
     ///
     /// [`ReadError::Damaged`].
-    pub fn last(&self) -> Result<Option<(Vec<u8>, &'t [u8])>, ReadError> {
+    pub fn last(&self) -> Result<Option<OwnedEntry<'t>>, ReadError> {
         let mut range = self.range::<[u8]>(..)?;
         Ok(range.next_back()?.map(|(key, value)| (key.to_vec(), value)))
     }
@@ -231,7 +237,7 @@ impl<'t> Range<'t> {
         clippy::should_implement_trait,
         reason = "the key is lent until the next call"
     )]
-    pub fn next(&mut self) -> Result<Option<(&[u8], &'t [u8])>, ReadError> {
+    pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
         if self.is_done() {
             return Ok(None);
         }
@@ -245,7 +251,7 @@ impl<'t> Range<'t> {
     /// # Errors
     ///
     /// [`ReadError::Damaged`].
-    pub fn next_back(&mut self) -> Result<Option<(&[u8], &'t [u8])>, ReadError> {
+    pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
         if self.is_done() || !self.back.back(self.pages)? {
             return Ok(None);
         }
