@@ -3,7 +3,8 @@
 //! Transactions put their records in a buffer, in order, under the writer's lock. Who
 //! wants to be durable and finds nobody at it becomes the leader: it takes the whole
 //! buffer, writes and syncs it without a lock, publishes, and wakes the others. Whoever
-//! came meanwhile is in the next buffer.
+//! came meanwhile is in the next buffer. What a checkpoint has made durable leaves the
+//! buffer unwritten: its place in the ring is free from then on.
 
 use std::io;
 
@@ -20,8 +21,8 @@ pub(crate) struct Group {
 
 #[derive(Debug)]
 struct State {
-    /// Records not written yet, in order; segments that touch are one.
-    buffer: Vec<Segment>,
+    /// Records not written yet, in order, with the transaction that each belongs to.
+    buffer: Vec<(u64, Segment)>,
     /// The version after the last record of the buffer.
     buffered: Option<Version>,
     /// Every transaction up to this one is durable.
@@ -58,12 +59,10 @@ impl Group {
     /// Appends the records of the transaction that made `version`.
     pub(crate) fn append(&self, segments: Vec<Segment>, version: Version) {
         let mut state = self.state.lock();
-        for (at, bytes) in segments {
-            match state.buffer.last_mut() {
-                Some((last, held)) if *last + held.len() as u64 == at => held.extend(bytes),
-                _ => state.buffer.push((at, bytes)),
-            }
-        }
+        let segments = segments.into_iter();
+        state
+            .buffer
+            .extend(segments.map(|segment| (version.txn, segment)));
         state.buffered = Some(version);
     }
 
@@ -91,7 +90,7 @@ impl Group {
             let records = core::mem::take(&mut state.buffer);
             let version = state.buffered;
             drop(state);
-            let result = write(&records);
+            let result = write(&join(records));
             if let (Ok(()), Some(version)) = (&result, version) {
                 publish(version);
             }
@@ -114,7 +113,15 @@ impl Group {
     pub(crate) fn note_durable(&self, txn: u64) {
         let mut state = self.state.lock();
         state.durable = state.durable.max(txn);
+        state.buffer.retain(|&(of, _)| of > txn);
         self.wake.notify_all();
+    }
+
+    /// Bytes that wait to be written.
+    #[cfg(test)]
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.buffer.iter().map(|(_, (_, bytes))| bytes.len()).sum()
     }
 
     /// Nothing may be written any more.
@@ -126,4 +133,16 @@ impl Group {
     pub(crate) fn is_poisoned(&self) -> bool {
         self.state.lock().poisoned
     }
+}
+
+/// What is to be written, in order; segments that touch become one.
+fn join(records: Vec<(u64, Segment)>) -> Vec<Segment> {
+    let mut joined: Vec<Segment> = Vec::with_capacity(1);
+    for (_, (at, bytes)) in records {
+        match joined.last_mut() {
+            Some((last, held)) if *last + held.len() as u64 == at => held.extend(bytes),
+            _ => joined.push((at, bytes)),
+        }
+    }
+    joined
 }

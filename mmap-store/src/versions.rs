@@ -36,6 +36,13 @@ fn place(count: u64) -> usize {
     usize::try_from(count % ENTRIES as u64).expect("below the number of entries")
 }
 
+/// Index of the slot that is tried in the place of `number`; a mask, because loom's one
+/// slot makes the remainder a constant.
+fn slot_index(number: usize) -> usize {
+    const { assert!(SLOTS.is_power_of_two()) };
+    number & (SLOTS - 1)
+}
+
 #[derive(Debug)]
 struct Entry {
     txn: AtomicU64,
@@ -75,8 +82,9 @@ pub(crate) struct Versions {
     /// Number of publications; `entries[published % ENTRIES]` is the version.
     published: AtomicU64,
     entries: [Entry; ENTRIES],
-    /// The version that was published last: publishing is one at a time.
-    last: Mutex<Version>,
+    /// The version that was published last, and the number of publications: publishing
+    /// is one at a time.
+    last: Mutex<(Version, u64)>,
     first: Chunk,
 }
 
@@ -88,7 +96,7 @@ impl Versions {
                 txn: AtomicU64::new(0),
                 root: AtomicU64::new(0),
             }),
-            last: Mutex::new(version),
+            last: Mutex::new((version, 0)),
             first: Chunk::new(),
         };
         new.write_entry(0, version);
@@ -120,12 +128,11 @@ impl Versions {
     /// Makes `version` the one that readers get, unless a later one is already.
     pub(crate) fn publish(&self, version: Version) {
         let mut last = self.last.lock();
-        if version.txn <= last.txn {
+        if version.txn <= last.0.txn {
             return;
         }
-        *last = version;
-        // Relaxed: only a holder of the lock writes it.
-        let count = self.published.load(Ordering::Relaxed) + 1;
+        let count = last.1 + 1;
+        *last = (version, count);
         self.write_entry(count, version);
         // Release: the pages of the version, its entry and the file's length come first;
         // pairs with the Acquire in `begin`.
@@ -137,7 +144,7 @@ impl Versions {
 
     /// The version that was published last.
     pub(crate) fn last(&self) -> Version {
-        *self.last.lock()
+        self.last.lock().0
     }
 
     /// Registers a reader. `hint` spreads threads over slots.
@@ -175,7 +182,7 @@ impl Versions {
         let mut chunk = &self.first;
         loop {
             for offset in 0..SLOTS {
-                let slot = &chunk.slots[(hint + offset) % SLOTS];
+                let slot = &chunk.slots[slot_index(hint + offset)];
                 // Relaxed: a taken slot is passed by, nothing is read through it.
                 if slot.txn.load(Ordering::Relaxed) != 0 {
                     continue;
@@ -222,7 +229,16 @@ impl Versions {
     pub(crate) fn snapshots(&self, out: &mut Vec<u64>) -> u64 {
         let published = self.last().txn;
         out.push(published);
-        // See `begin`: a reader that this scan misses finds `published` or a later one.
+        self.held(out);
+        out.sort_unstable();
+        out.dedup();
+        published
+    }
+
+    /// Adds the version of each reader.
+    pub(crate) fn held(&self, out: &mut Vec<u64>) {
+        // See `begin`: a reader that this scan misses finds what was published before the
+        // scan, or a later version.
         fence(Ordering::SeqCst);
         let mut chunk = Some(&self.first);
         while let Some(here) = chunk {
@@ -238,9 +254,6 @@ impl Versions {
             // SAFETY: as in `next_chunk`, or null, which gives `None`.
             chunk = unsafe { next.as_ref() };
         }
-        out.sort_unstable();
-        out.dedup();
-        published
     }
 }
 
