@@ -1,6 +1,6 @@
 //! Walking everything: is each page what its parent says, once, and accounted for?
 
-use crate::error::{Flaw, ReadError};
+use crate::error::{Flaw, Problem, ReadError};
 use crate::format::table::{LargeRef, TableRecord};
 use crate::ids::{Child, Extent, FIRST_PAGE, PageId};
 use crate::shared::Shared;
@@ -21,27 +21,6 @@ pub struct CheckReport {
     pub held_pages: u64,
     /// Everything that is wrong; empty for a sound store.
     pub problems: Vec<Problem>,
-}
-
-/// One thing that is wrong with a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Problem {
-    /// A page is not what it should be; what it leads to was not walked.
-    Damaged(ReadError),
-    /// A page is reached twice, or reached and free.
-    UsedTwice(PageId),
-    /// A page is neither reached nor free nor held.
-    Lost(PageId),
-    /// A table's number of entries is wrong.
-    Len {
-        /// The table.
-        table: String,
-        /// What its record says.
-        recorded: u64,
-        /// Entries walked.
-        found: u64,
-    },
 }
 
 /// The walk.

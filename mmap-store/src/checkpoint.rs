@@ -90,6 +90,7 @@ impl Shared {
             pages: head.len,
             map: extent,
             map_crc: crc32c::crc32c(&map),
+            ring_bytes: self.ring_bytes,
         };
         Ok(Plan {
             meta,

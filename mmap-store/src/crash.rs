@@ -17,9 +17,9 @@ use crate::oracle::{Op, Oracle, Random, State, dump};
 use crate::shared::Sabotage;
 use crate::store::{Options, Store};
 
-const MAP_BYTES: u64 = 8 << 20;
-const RING_BYTES: u64 = 16 << 10;
-const TABLES: u8 = 3;
+pub(crate) const MAP_BYTES: u64 = 8 << 20;
+pub(crate) const RING_BYTES: u64 = 16 << 10;
+pub(crate) const TABLES: u8 = 3;
 /// Times that one store dies.
 const LIVES: usize = 3;
 /// Disks that are made of one wreck and looked at.
@@ -195,61 +195,4 @@ fn every_failing_call_leaves_a_store_that_opens() {
             survivor(&Planted::default(), &disk, &oracle.states[oracle.durable..]);
         }
     }
-}
-
-/// Bytes of the files are changed at random: what is read is right or an error, and
-/// nothing panics or hangs.
-#[test]
-fn damaged_files_give_errors() {
-    let mut random = Random::new(5);
-    let backing = Arc::new(MemoryBacking::new(MAP_BYTES, RING_BYTES).expect("address space"));
-    let store = Planted::default().open(&backing).expect("a new store");
-    let mut oracle = Oracle::new();
-    let ops: Vec<Op> = (0..400).map(|_| random.op()).collect();
-    oracle.drive(&store, &ops).expect("a sound disk");
-    let whole = backing.wreck();
-    let (mut refused, mut noticed) = (0, 0);
-    for _ in 0..1_500 {
-        let mut disk = whole.image(&mut |_| 4);
-        disk.tree.clone_from(&whole.tree);
-        for _ in 0..1 + random.below(8) {
-            let file = if random.below(5) == 0 {
-                &mut disk.ring
-            } else {
-                &mut disk.tree
-            };
-            let at = random.below(file.len());
-            let len = [1, 1, 2, 16, 600][random.below(5)].min(file.len() - at);
-            let byte = [0, 1, 0x7f, 0xff][random.below(4)];
-            file[at..at + len].fill(byte);
-        }
-        if random.below(8) == 0 {
-            let len = random.below(disk.tree.len());
-            disk.tree.truncate(len / 4096 * 4096);
-        }
-        let backing = Arc::new(MemoryBacking::with_content(MAP_BYTES, &disk));
-        let Ok(store) = Planted::default().open(&backing) else {
-            refused += 1;
-            continue;
-        };
-        let walked = dump(&store, TABLES);
-        let report = store.check();
-        noticed += usize::from(walked.is_err() || !report.problems.is_empty());
-        if let Ok(mut txn) = store.write() {
-            for table in 0..TABLES {
-                if let Ok(mut table) = txn.table(&format!("table {table}")) {
-                    for number in 0..20 {
-                        let key = random.key();
-                        let _ = table.delete(&key);
-                        let _ = table.put(&key, &[number; 90]);
-                    }
-                }
-            }
-            let _ = txn.commit();
-        }
-    }
-    assert!(
-        refused > 10 && noticed > 100,
-        "{refused} refused, {noticed} noticed"
-    );
 }

@@ -48,6 +48,31 @@ pub enum ReadError {
     },
 }
 
+/// One thing that is wrong with a store.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A page is not what it should be; what it leads to was not walked.
+    #[error(transparent)]
+    Damaged(ReadError),
+    /// A page is reached twice, or reached and free.
+    #[error("page {0} is used twice")]
+    UsedTwice(PageId),
+    /// A page is neither reached nor free nor held.
+    #[error("page {0} is lost: neither used nor free")]
+    Lost(PageId),
+    /// A table's number of entries is wrong.
+    #[error("table {table} has {found} entries and its record says {recorded}")]
+    Len {
+        /// The table.
+        table: String,
+        /// What its record says.
+        recorded: u64,
+        /// Entries walked.
+        found: u64,
+    },
+}
+
 /// A failure of an operation in a write transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -148,7 +173,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// There is no store and [`Options::create`](crate::Options::create) is off, or the
-    /// open is for reading only.
+    /// open is for reading only; or it was being created when its creator died.
     #[error("{path} holds no store; open it for writing with Options::create", path = path.display())]
     Missing {
         /// The folder.
@@ -171,15 +196,31 @@ pub enum OpenError {
         /// What is wrong with the first one.
         flaw: Flaw,
     },
-    /// The file is shorter than its meta slot says.
+    /// A file is shorter than the meta slot says.
     #[error(
-        "the file has {found} pages and should have {expected}: it was cut; restore from a backup"
+        "the file `{file}` has {found} pages and should have {expected}: it was cut; restore from a backup"
     )]
     Truncated {
+        /// The file, `tree` or `ring`.
+        file: &'static str,
         /// Pages there are.
         found: u64,
         /// Pages there should be.
         expected: u64,
+    },
+    /// One of the two files of a store is there and the other is not.
+    #[error("{path} is missing and its store is not new; restore from a backup", path = path.display())]
+    Incomplete {
+        /// The missing file.
+        path: PathBuf,
+    },
+    /// The check that [`Options::check`](crate::Options::check) asked for found something.
+    #[error("the store is unsound in {problems} places, first: {first}; restore from a backup")]
+    Unsound {
+        /// How many problems [`Store::check`](crate::Store::check) found.
+        problems: usize,
+        /// The first of them.
+        first: Problem,
     },
     /// A page that opening needs is damaged.
     #[error(transparent)]

@@ -146,3 +146,39 @@ fn join(records: Vec<(u64, Segment)>) -> Vec<Segment> {
     }
     joined
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ids::Child;
+
+    fn version(txn: u64) -> Version {
+        let root = Child::NONE;
+        Version { txn, root }
+    }
+
+    /// Without that, a program that never waits for the disk would keep every record.
+    #[test]
+    fn a_checkpoint_takes_what_it_made_durable_out_of_the_buffer() {
+        let group = Group::new(1);
+        group.append(vec![(0, vec![2; 8])], version(2));
+        group.append(vec![(8, vec![3; 8]), (64, vec![3; 16])], version(3));
+        group.note_durable(2);
+        assert_eq!(group.buffered_bytes(), 24, "the records of transaction 3");
+        group.note_durable(3);
+        assert_eq!(group.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn records_that_touch_are_written_together() {
+        let group = Group::new(1);
+        group.append(vec![(0, vec![2; 8])], version(2));
+        group.append(vec![(8, vec![3; 8]), (64, vec![3; 16])], version(3));
+        let write = |segments: &[Segment]| {
+            let places: Vec<_> = segments.iter().map(|(at, b)| (*at, b.len())).collect();
+            assert_eq!(places, [(0, 16), (64, 16)]);
+            Ok(())
+        };
+        group.settle(3, write, |_| {}).expect("the disk works");
+    }
+}

@@ -11,6 +11,9 @@ pub(crate) const PAGE_BYTES_U64: u64 = PAGE_BYTES as u64;
 /// The first page that is not a meta slot: pages 0 and 1 hold one slot each.
 pub(crate) const FIRST_PAGE: u32 = 2;
 
+/// The number of the state before any transaction.
+pub(crate) const FIRST_TXN: u64 = 1;
+
 /// Set in the number of a page that so far exists in the memory of a write transaction
 /// only. No page of a file has it, which bounds a file to 2³¹ pages, 8 TiB.
 pub(crate) const DIRTY_BIT: u32 = 1 << 31;

@@ -94,6 +94,9 @@ mod checkpoint;
 mod txn;
 
 #[cfg(not(loom))]
+mod check;
+
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "looks at the meta slots before there is a store"
@@ -101,13 +104,12 @@ mod txn;
 mod recovery;
 
 #[cfg(not(loom))]
-mod check;
-
-#[cfg(not(loom))]
 mod store;
 
 #[cfg(all(test, not(loom)))]
 mod crash;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "cells in the place of pages, for loom to watch")]
 mod models;
@@ -115,13 +117,13 @@ mod models;
 mod oracle;
 
 #[cfg(not(loom))]
-pub use check::{CheckReport, Problem};
-pub use error::{BeginError, CommitError, Flaw, OpenError, ReadError, WriteError};
+pub use check::CheckReport;
+pub use error::{BeginError, CommitError, Flaw, OpenError, Problem, ReadError, WriteError};
 pub use ids::{PAGE_BYTES, PageId};
 #[cfg(not(loom))]
-pub use store::{Options, Store};
+pub use shared::Durability;
 #[cfg(not(loom))]
-pub use txn::commit::Durability;
+pub use store::{Options, Store};
 #[cfg(not(loom))]
 pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
 #[cfg(not(loom))]

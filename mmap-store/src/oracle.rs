@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::CommitError;
+use crate::shared::Durability;
 use crate::store::Store;
-use crate::txn::commit::Durability;
 
 /// Table → key → value.
 pub(crate) type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;

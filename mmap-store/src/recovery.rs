@@ -5,17 +5,20 @@
 //! checkpoint with a new salt ends it: what lies in the ring from before can never be
 //! taken for a record of what follows.
 
+use core::hash::BuildHasher;
+use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 use crate::backing::Backing;
+use crate::check;
 use crate::checkpoint::NO_MAP;
 use crate::error::{CommitError, Flaw, OpenError};
 use crate::format::meta::{FORMAT, Meta, SlotError};
 use crate::format::ring::{self, Change, Found, HEADER_BYTES};
 use crate::group::Group;
-use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, PAGE_BYTES};
+use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, PAGE_BYTES, PAGE_BYTES_U64};
 use crate::pages::Pages;
-use crate::shared::{Durable, EMPTY, Head, Shared};
+use crate::shared::{Durability, Durable, EMPTY, Head, Shared};
 use crate::space::Space;
 use crate::sync::Mutex;
 use crate::txn::write::WriteTxn;
@@ -30,13 +33,21 @@ enum State {
     Slot(Meta),
 }
 
-/// Opens the store that `backing` keeps; `create` lets an empty one become a store.
-pub(crate) fn open(
-    backing: Arc<dyn Backing>,
-    read_only: bool,
-    create: bool,
-    #[cfg(test)] sabotage: crate::shared::Sabotage,
-) -> Result<Shared, OpenError> {
+/// How to open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) read_only: bool,
+    /// An empty backing may become a store.
+    pub(crate) create: bool,
+    pub(crate) durability: Durability,
+    /// Walk everything before anything is trusted.
+    pub(crate) check: bool,
+    #[cfg(test)]
+    pub(crate) sabotage: crate::shared::Sabotage,
+}
+
+/// Opens the store that `backing` keeps.
+pub(crate) fn open(backing: Arc<dyn Backing>, how: How) -> Result<Shared, OpenError> {
     let io = |action| {
         move |source| OpenError::Io {
             action,
@@ -45,69 +56,71 @@ pub(crate) fn open(
         }
     };
     let found = backing.pages().map_err(io("measure"))?;
-    let ring_bytes = backing.read_ring().map_err(io("read"))?;
-    if ring_bytes.len() < 4096 {
-        return Err(OpenError::Truncated {
-            found: ring_bytes.len() as u64 / PAGE_BYTES as u64,
-            expected: 1,
-        });
-    }
+    let ring = backing.read_ring().map_err(io("read"))?;
     let (meta, is_new) = match choose(&*backing, found)? {
         State::Slot(meta) => (meta, false),
-        State::New if create && !read_only => (blank(found), true),
+        State::New if how.create && !how.read_only => (blank(found, ring.len() as u64), true),
+        State::New if found < FIRST_PAGE => {
+            return Err(OpenError::Truncated {
+                file: "tree",
+                found: u64::from(found),
+                expected: u64::from(FIRST_PAGE),
+            });
+        }
         State::New => return Err(OpenError::Foreign),
     };
+    let whole = usize::try_from(meta.ring_bytes).unwrap_or(usize::MAX);
+    let ring = ring.get(..whole).ok_or(OpenError::Truncated {
+        file: "ring",
+        found: pages_of(ring.len()),
+        expected: meta.ring_bytes / PAGE_BYTES_U64,
+    })?;
     if meta.pages > found {
         return Err(OpenError::Truncated {
+            file: "tree",
             found: u64::from(found),
             expected: u64::from(meta.pages),
         });
     }
-    let shared = assemble(
-        backing,
-        &meta,
-        ring_bytes.len() as u64,
-        read_only,
-        #[cfg(test)]
-        sabotage,
-    )?;
-    let replayed = shared.replay(&ring_bytes, &meta, read_only)?;
-    if read_only && replayed {
-        return Err(OpenError::NeedsRecovery);
-    }
-    if !read_only {
-        let mut head = shared.head.lock();
-        if is_new {
-            // Room for the slots, before the first checkpoint writes one.
-            let pages = shared.pages.backing();
-            pages.grow(FIRST_PAGE).map_err(io("grow"))?;
-            head.len = found.max(FIRST_PAGE);
-            shared.pages.set_len(head.len);
-            // A creation that was cut short may have left a longer file.
-            let rest = Extent {
-                first: FIRST_PAGE,
-                pages: head.len - FIRST_PAGE,
-            };
-            head.space.insert(rest);
+    let shared = assemble(backing, &meta, how)?;
+    if how.check && !is_new {
+        let report = check::check(&shared);
+        if let Some(first) = report.problems.first() {
+            return Err(OpenError::Unsound {
+                problems: report.problems.len(),
+                first: first.clone(),
+            });
         }
-        head.salt = meta.salt.wrapping_add(1);
-        let result = shared.checkpoint_holding(&mut head);
-        result.map_err(OpenError::Recovery)?;
     }
+    let replayed = shared.replay(ring, &meta, how.read_only)?;
+    if how.read_only {
+        return if replayed {
+            Err(OpenError::NeedsRecovery)
+        } else {
+            Ok(shared)
+        };
+    }
+    shared.start(&meta, is_new.then_some(found))?;
     Ok(shared)
 }
 
+fn pages_of(bytes: usize) -> u64 {
+    bytes as u64 / PAGE_BYTES_U64
+}
+
 /// The state before the first checkpoint.
-fn blank(pages: u32) -> Meta {
+fn blank(pages: u32, ring_bytes: u64) -> Meta {
     Meta {
         generation: 0,
         txn: EMPTY.txn,
-        salt: 0,
+        // Another one for each store, so that none takes another's records for its own.
+        salt: RandomState::new().hash_one("salt"),
         ring_start: 0,
         root: EMPTY.root,
         pages,
         map: NO_MAP,
         map_crc: 0,
+        ring_bytes,
     }
 }
 
@@ -144,18 +157,16 @@ fn choose(backing: &dyn Backing, found: u32) -> Result<State, OpenError> {
     }
 }
 
-fn assemble(
-    backing: Arc<dyn Backing>,
-    meta: &Meta,
-    ring_bytes: u64,
-    read_only: bool,
-    #[cfg(test)] sabotage: crate::shared::Sabotage,
-) -> Result<Shared, OpenError> {
+fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, OpenError> {
     let capacity = backing.map().capacity();
-    if meta.pages >= DIRTY_BIT || meta.pages as usize > capacity || meta.txn == 0 {
+    let ring_fits = meta.ring_bytes >= PAGE_BYTES_U64;
+    let tree_fits = meta.pages < DIRTY_BIT && meta.pages as usize <= capacity;
+    if !ring_fits || !tree_fits || meta.txn == 0 || meta.root.dirty_index().is_some() {
         return Err(OpenError::Meta { flaw: Flaw::Header });
     }
     let pages = Pages::new(backing, meta.pages);
+    #[cfg(test)]
+    let pages = pages.believing(how.sabotage.believe_pages);
     let space = Space::from_map(pages.free_map(meta.map, meta.map_crc)?, meta.pages);
     let version = Version {
         txn: meta.txn,
@@ -181,14 +192,45 @@ fn assemble(
         checkpointing: Mutex::new(()),
         done: Mutex::new(None),
         pages,
-        ring_bytes,
-        read_only,
+        ring_bytes: meta.ring_bytes,
+        read_only: how.read_only,
+        durability: how.durability,
         #[cfg(test)]
-        sabotage,
+        sabotage: how.sabotage,
     })
 }
 
 impl Shared {
+    /// The checkpoint that ends opening for writing. `created` is the length of the file
+    /// if there was no store in it.
+    fn start(&self, meta: &Meta, created: Option<u32>) -> Result<(), OpenError> {
+        let mut head = self.head.lock();
+        let io = |action| {
+            move |source| OpenError::Io {
+                action,
+                path: "the store's files".into(),
+                source,
+            }
+        };
+        let backing = self.pages.backing();
+        if let Some(found) = created {
+            // Room for the slots, before the first checkpoint writes one.
+            backing.grow(FIRST_PAGE).map_err(io("grow"))?;
+            head.len = found.max(FIRST_PAGE);
+            self.pages.set_len(head.len);
+            // A creation that was cut short may have left a longer file.
+            let rest = Extent {
+                first: FIRST_PAGE,
+                pages: head.len - FIRST_PAGE,
+            };
+            head.space.insert(rest);
+        }
+        head.salt = meta.salt.wrapping_add(1);
+        let result = self.checkpoint_holding(&mut head);
+        result.map_err(OpenError::Recovery)?;
+        backing.created().map_err(io("finish"))
+    }
+
     /// Does again what the ring records after the slot. True if there was anything; a
     /// read-only open only looks.
     fn replay(&self, bytes: &[u8], meta: &Meta, read_only: bool) -> Result<bool, OpenError> {

@@ -4,7 +4,7 @@ use crate::backing::Segment;
 use crate::error::CommitError;
 use crate::format::ring;
 use crate::group::{Group, GroupError};
-use crate::ids::{Child, Extent};
+use crate::ids::{Child, Extent, FIRST_TXN};
 use crate::pages::Pages;
 use crate::space::Space;
 use crate::sync::Mutex;
@@ -31,9 +31,23 @@ pub(crate) struct Shared {
     pub(crate) done: Mutex<Option<Durable>>,
     pub(crate) ring_bytes: u64,
     pub(crate) read_only: bool,
+    /// What `commit` asks for.
+    pub(crate) durability: Durability,
     /// Errors planted by tests of the tests.
     #[cfg(test)]
     pub(crate) sabotage: Sabotage,
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When readers see it. It lasts with the next durable commit, checkpoint or close,
+    /// and until then is lost whole or not at all if the power goes or the process dies.
+    Visible,
+    /// When it lasts. Only then do readers see it. Commits of several threads share
+    /// barriers.
+    #[default]
+    Durable,
 }
 
 /// Errors planted to see that the crash tests find them.
@@ -44,6 +58,8 @@ pub(crate) struct Sabotage {
     pub(crate) reuse_early: bool,
     /// Records of the ring are believed without their checksum.
     pub(crate) believe_records: bool,
+    /// Pages are believed without theirs.
+    pub(crate) believe_pages: bool,
 }
 
 /// A checkpoint that lasts.
@@ -227,6 +243,6 @@ impl Shared {
 
 /// The root that a version of no tables has.
 pub(crate) const EMPTY: Version = Version {
-    txn: 1,
+    txn: FIRST_TXN,
     root: Child::NONE,
 };

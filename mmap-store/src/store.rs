@@ -9,8 +9,8 @@ use crate::backing::memory::MemoryBacking;
 use crate::check::{self, CheckReport};
 use crate::error::{BeginError, CommitError, OpenError};
 use crate::ids::PAGE_BYTES_U64;
-use crate::recovery;
-use crate::shared::Shared;
+use crate::recovery::{self, How};
+use crate::shared::{Durability, Shared};
 use crate::txn::read::ReadTxn;
 use crate::txn::write::WriteTxn;
 
@@ -27,6 +27,8 @@ pub struct Options {
     address_space: Option<u64>,
     read_only: bool,
     create: bool,
+    durability: Durability,
+    check: bool,
     #[cfg(test)]
     pub(crate) sabotage: crate::shared::Sabotage,
 }
@@ -38,6 +40,8 @@ impl Default for Options {
             address_space: None,
             read_only: false,
             create: true,
+            durability: Durability::default(),
+            check: false,
             #[cfg(test)]
             sabotage: crate::shared::Sabotage::default(),
         }
@@ -78,6 +82,21 @@ impl Options {
         self
     }
 
+    /// What [`WriteTxn::commit`] waits for (by default: until the commit lasts).
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether opening walks the whole store, as [`Store::check`] does, before it trusts
+    /// any of it. Checksums find what happens by accident; a file that somebody forged
+    /// with the right checksums can let two entries share a page, and writing to such a
+    /// store changes bytes under readers or ends in a panic. So: for files from strangers.
+    pub fn check(mut self, check: bool) -> Self {
+        self.check = check;
+        self
+    }
+
     fn validate(&self) -> Result<(), OpenError> {
         if self.ring_bytes < LEAST_RING_BYTES || !self.ring_bytes.is_multiple_of(PAGE_BYTES_U64) {
             return Err(OpenError::Option {
@@ -114,7 +133,7 @@ impl Options {
             map_bytes: self.address_space.unwrap_or(1 << 40),
         };
         let (backing, created) = file::open(dir.as_ref(), &options)?;
-        self.open_backing(Arc::new(backing), created || self.create)
+        self.open_backing(Arc::new(backing), created)
     }
 
     /// A store in memory, which ends with its handle. Same behaviour, no durability.
@@ -139,13 +158,15 @@ impl Options {
         backing: Arc<dyn Backing>,
         create: bool,
     ) -> Result<Store, OpenError> {
-        let shared = recovery::open(
-            backing,
-            self.read_only,
+        let how = How {
+            read_only: self.read_only,
             create,
+            durability: self.durability,
+            check: self.check,
             #[cfg(test)]
-            self.sabotage,
-        )?;
+            sabotage: self.sabotage,
+        };
+        let shared = recovery::open(backing, how)?;
         Ok(Store { shared })
     }
 }

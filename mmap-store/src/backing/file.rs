@@ -7,9 +7,12 @@
 //!   page cache in small folios, into which a scattered page is written in 2 µs, and not
 //!   in large ones, where it takes 9.
 //! - The ring is filled with zeros at creation, so that a commit changes no metadata.
+//! - Creation ends by giving the ring its name, after the first checkpoint. While there
+//!   is no file `ring`, the folder holds no store or half a one in which nobody has
+//!   written; once there is, a tree that is missing or short is a loss and not a beginning.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,10 +22,13 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::backing::{Backing, Map, Segment};
 use crate::error::OpenError;
-use crate::ids::{FIRST_PAGE, PAGE_BYTES_U64, pages_for};
+use crate::format::meta::Meta;
+use crate::ids::{FIRST_PAGE, FIRST_TXN, PAGE_BYTES, PAGE_BYTES_U64, pages_for};
 
 const TREE: &str = "tree";
 const RING: &str = "ring";
+/// The ring's name until the first checkpoint lasts.
+const NEW_RING: &str = "ring.new";
 const LOCK: &str = "lock";
 /// Most buffers of one vectored write (Linux's `UIO_MAXIOV`).
 const MOST_BUFFERS: usize = 1024;
@@ -44,6 +50,8 @@ pub(crate) struct FileBacking {
     tree: File,
     ring: File,
     map: Map,
+    /// The folder, if this handle creates the store.
+    creating: Option<PathBuf>,
     /// Holds the lock until dropped.
     _lock: File,
 }
@@ -55,37 +63,61 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
     }
     let lock = lock(dir, options)?;
     let (tree_path, ring_path) = (dir.join(TREE), dir.join(RING));
-    let is_empty = |path: &Path| match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.len() < u64::from(FIRST_PAGE) * PAGE_BYTES_U64),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(io_error("look at", path, error)),
+    let exists = |path: &Path| {
+        let found = path.try_exists();
+        found.map_err(|source| io_error("look at", path, source))
     };
-    let created = is_empty(&tree_path)?;
-    if created && (options.read_only || !options.create) {
-        return Err(OpenError::Missing {
-            path: dir.to_owned(),
-        });
+    let create = !exists(&ring_path)?;
+    let may_create = options.create && !options.read_only;
+    match (create, exists(&tree_path)?) {
+        (false, true) => {}
+        (false, false) => return Err(OpenError::Incomplete { path: tree_path }),
+        (true, true) if !is_unused(&tree_path)? => {
+            return Err(OpenError::Incomplete { path: ring_path });
+        }
+        _ if may_create => {}
+        _ => {
+            return Err(OpenError::Missing {
+                path: dir.to_owned(),
+            });
+        }
     }
-    if created {
-        // The tree comes last: without it there is no store, and all starts again.
+    let ring_path = if create {
+        dir.join(NEW_RING)
+    } else {
+        ring_path
+    };
+    if create {
         create_ring(&ring_path, options.ring_bytes)
             .map_err(|source| io_error("create", &ring_path, source))?;
     }
-    let tree = open_file(&tree_path, options.read_only, created)?;
+    let tree = open_file(&tree_path, options.read_only, create)?;
     let ring = open_file(&ring_path, options.read_only, false)?;
-    if created {
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|source| io_error("sync", dir, source))?;
-    }
     let map = map_tree(&tree, options).map_err(|source| io_error("map", &tree_path, source))?;
     let backing = FileBacking {
         tree,
         ring,
         map,
+        creating: create.then(|| dir.to_owned()),
         _lock: lock,
     };
-    Ok((backing, created))
+    Ok((backing, create))
+}
+
+/// Whether the tree is at most what a creation that was cut short leaves: nothing, zeros,
+/// or a store in which there was no transaction.
+fn is_unused(path: &Path) -> Result<bool, OpenError> {
+    let file = File::open(path).map_err(|source| io_error("open", path, source))?;
+    let mut slots = Vec::new();
+    let both = u64::from(FIRST_PAGE) * PAGE_BYTES_U64;
+    let read = file.take(both).read_to_end(&mut slots);
+    read.map_err(|source| io_error("read", path, source))?;
+    Ok(slots
+        .chunks(PAGE_BYTES)
+        .all(|slot| match Meta::decode(slot) {
+            Ok(meta) => meta.root.is_none() && meta.txn == FIRST_TXN,
+            Err(_) => slot.iter().all(|&byte| byte == 0),
+        }))
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> OpenError {
@@ -245,6 +277,14 @@ impl Backing for FileBacking {
             self.ring.write_all_at(bytes, *at)?;
         }
         self.ring.sync_data()
+    }
+
+    fn created(&self) -> io::Result<()> {
+        let Some(dir) = &self.creating else {
+            return Ok(());
+        };
+        fs::rename(dir.join(NEW_RING), dir.join(RING))?;
+        File::open(dir)?.sync_all()
     }
 
     fn read_ring(&self) -> io::Result<Vec<u8>> {

@@ -42,6 +42,11 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
     /// Writes to the ring; everything written to the ring so far lasts after.
     fn write_ring(&self, segments: &[Segment]) -> io::Result<()>;
 
+    /// The first checkpoint of a new store lasts: from now on there is a store.
+    fn created(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The whole ring.
     fn read_ring(&self) -> io::Result<Vec<u8>>;
 }

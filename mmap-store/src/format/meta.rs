@@ -1,4 +1,4 @@
-//! The meta slot: the first 72 bytes of pages 0 and 1, which name the last two
+//! The meta slot: the first 80 bytes of pages 0 and 1, which name the last two
 //! checkpoints.
 //!
 //! ```text
@@ -6,11 +6,13 @@
 //!  +--------+-------+-------+------------+-----+-----+-----------+------+------+
 //!  | MAGIC  |format | crc   | generation | txn | salt| ring_start| root | crc  |
 //!  +--------+-------+-------+------------+-----+-----+-----------+------+------+
-//!  56      60       64      68       72
-//!  | pages | map    | map   | map crc |   the map of free pages: first page, pages, CRC
+//!  56      60       64      68        72           80
+//!  | pages | map    | map   | map crc | ring bytes |
 //! ```
 //!
-//! `crc` (CRC-32C) is over bytes 16 to 72. A slot fits in one sector of 512 bytes, and the
+//! `map` is the map of free pages: first page, pages, CRC.
+//!
+//! `crc` (CRC-32C) is over bytes 16 to 80. A slot fits in one sector of 512 bytes, and the
 //! checksum makes even that unnecessary.
 #![forbid(unsafe_code)]
 #![deny(
@@ -29,7 +31,7 @@ const MAGIC: [u8; 8] = *b"BrickSt\x1a";
 /// The format this library writes.
 pub(crate) const FORMAT: u32 = 1;
 /// Bytes of a slot.
-const SLOT_BYTES: usize = 72;
+const SLOT_BYTES: usize = 80;
 
 /// A checkpoint: everything that opening starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(crate) struct Meta {
     pub(crate) map: Extent,
     /// CRC-32C of the map's pages.
     pub(crate) map_crc: u32,
+    /// Length of the ring: places of records are positions modulo this.
+    pub(crate) ring_bytes: u64,
 }
 
 /// Why a slot is not used.
@@ -81,6 +85,7 @@ impl Meta {
         ] {
             body.extend_from_slice(&word.to_le_bytes());
         }
+        body.extend_from_slice(&self.ring_bytes.to_le_bytes());
         let crc = crc32c::crc32c(&body);
         let head = [&MAGIC[..], &FORMAT.to_le_bytes(), &crc.to_le_bytes()].concat();
         let mut page = Box::new([0; PAGE_BYTES]);
@@ -101,8 +106,8 @@ impl Meta {
             return Err(SlotError::Version(format));
         }
         let crc = u32_at(page, 12).ok_or(short)?;
-        // Bytes 16 to 72.
-        if crc32c::crc32c(slice(page, 16, 56).ok_or(short)?) != crc {
+        // Bytes 16 to 80.
+        if crc32c::crc32c(slice(page, 16, 64).ok_or(short)?) != crc {
             return Err(SlotError::Damaged(Flaw::Checksum));
         }
         let long = |at| u64_at(page, at).ok_or(short);
@@ -122,6 +127,7 @@ impl Meta {
                 pages: word(64)?,
             },
             map_crc: word(68)?,
+            ring_bytes: long(72)?,
         })
     }
 }

@@ -34,7 +34,8 @@ use core::cmp::Ordering;
 
 use crate::error::Flaw;
 use crate::format::bytes::{slice, u16_at, u32_at, u64_at};
-use crate::ids::{Child, PAGE_BYTES, PageBuf};
+use crate::format::table::LargeRef;
+use crate::ids::{Child, DIRTY_BIT, PAGE_BYTES, PageBuf};
 
 pub(crate) const LEAF: u8 = 1;
 pub(crate) const INNER: u8 = 2;
@@ -309,6 +310,26 @@ impl<'a> Node<'a> {
         } else {
             found.index.saturating_sub(1)
         })
+    }
+
+    /// Checks that children and large values lie in the file: a node that was read from
+    /// one must not name what a transaction has in memory.
+    pub(crate) fn names_file_pages(&self) -> Result<(), Flaw> {
+        for index in 0..self.count() {
+            let page = if self.is_leaf() {
+                let entry = self.entry(index)?;
+                if !entry.large {
+                    continue;
+                }
+                LargeRef::decode(entry.value).ok_or(Flaw::Record)?.page
+            } else {
+                self.child(index)?.page
+            };
+            if page & DIRTY_BIT != 0 {
+                return Err(Flaw::OutOfFile);
+            }
+        }
+        Ok(())
     }
 
     /// Checks I2 to I4 (I1 is checked by `parse`).

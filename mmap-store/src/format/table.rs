@@ -34,6 +34,8 @@ impl TableRecord {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (page, crc, len) = unpack(bytes)?;
+        // Only what is in the file has been written to it.
+        (page & DIRTY_BIT == 0).then_some(())?;
         Some(Self {
             root: Child { page, crc },
             len,

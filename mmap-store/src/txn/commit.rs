@@ -16,7 +16,7 @@ use crate::error::{CommitError, ReadError};
 use crate::format::ring;
 use crate::format::table::LargeRef;
 use crate::ids::{Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
-use crate::shared::{Head, Placement, Shared};
+use crate::shared::{Durability, Head, Placement, Shared};
 use crate::space::Freed;
 use crate::sync::MutexGuard;
 use crate::tree::edit::{NodeMut, own};
@@ -25,27 +25,16 @@ use crate::tree::work::Work;
 use crate::txn::write::WriteTxn;
 use crate::versions::Version;
 
-/// When a commit returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// When readers see it. It lasts with the next durable commit, checkpoint or close,
-    /// and until then is lost whole or not at all if the power goes or the process dies.
-    Visible,
-    /// When it lasts. Only then do readers see it. Commits of several threads share
-    /// barriers.
-    #[default]
-    Durable,
-}
-
 impl WriteTxn<'_> {
-    /// Commits with the durability that the store was opened with; see
-    /// [`WriteTxn::commit_with`].
+    /// Commits with the durability that [`Options::durability`](crate::Options::durability)
+    /// chose; see [`WriteTxn::commit_with`].
     ///
     /// # Errors
     ///
     /// As [`WriteTxn::commit_with`].
     pub fn commit(self) -> Result<(), CommitError> {
-        self.commit_with(Durability::default())
+        let durability = self.shared.durability;
+        self.commit_with(durability)
     }
 
     /// Commits.
