@@ -114,18 +114,18 @@ impl Space {
             return;
         }
         self.free_pages += u64::from(pages);
-        if let Some((&before, &len)) = self.free.range(..first).next_back() {
-            if before + len == first {
-                self.unlink(before, len);
-                first = before;
-                pages += len;
-            }
+        if let Some((&before, &len)) = self.free.range(..first).next_back()
+            && before + len == first
+        {
+            self.unlink(before, len);
+            first = before;
+            pages += len;
         }
-        if let Some((&after, &len)) = self.free.range(first..).next() {
-            if first + pages == after {
-                self.unlink(after, len);
-                pages += len;
-            }
+        if let Some((&after, &len)) = self.free.range(first..).next()
+            && first + pages == after
+        {
+            self.unlink(after, len);
+            pages += len;
         }
         self.free.insert(first, pages);
         self.by_size.insert((pages, first));
