@@ -23,8 +23,8 @@
 //! Readers walk a copy-on-write tree in one read-only mapping. A commit writes its new
 //! pages without waiting for the disk, and makes them last by one short record in a ring
 //! that is written already: one write, one barrier. Now and then a checkpoint makes the
-//! tree itself last, and the ring starts anew. See `docs/store.md` for how, and
-//! `docs/format.md` for every byte.
+//! tree itself last, and the ring starts anew. [`design`] says how, `docs/format.md` has
+//! every byte.
 //!
 //! # What is promised
 //!
@@ -44,7 +44,10 @@
 //! - One process writes; others read only while nobody writes.
 //! - Keys up to [`MAX_KEY_BYTES`], files up to 8 TiB. A write transaction keeps what it
 //!   changes in memory until it commits.
-//! - The file does not shrink.
+//! - The file grows by itself and does not shrink; what is deleted is used again.
+//! - A checkpoint stalls commits that come while its barrier is on its way to the disk.
+//! - Checksums find accidents. A file from somebody who wishes you ill is for
+//!   [`Options::check`].
 //! - Nobody else may write to or cut the files while they are open: then values change
 //!   under their reader, or the system ends the process with SIGBUS. The files are created
 //!   for their owner alone and locked against this library; more cannot be done from here.
@@ -54,6 +57,10 @@
     loom,
     expect(dead_code, reason = "only the protocols between threads are modelled")
 )]
+
+#[cfg(not(loom))]
+#[doc = include_str!("design.md")]
+pub mod design {}
 
 mod error;
 mod ids;
@@ -106,15 +113,11 @@ mod recovery;
 #[cfg(not(loom))]
 mod store;
 
-#[cfg(all(test, not(loom)))]
-mod crash;
-#[cfg(all(test, not(loom)))]
-mod damage;
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "cells in the place of pages, for loom to watch")]
 mod models;
 #[cfg(all(test, not(loom)))]
-mod oracle;
+mod simulation;
 
 #[cfg(not(loom))]
 pub use check::CheckReport;

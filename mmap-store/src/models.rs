@@ -8,10 +8,10 @@ use std::io;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering};
 
 use crate::group::Group;
 use crate::ids::Child;
+use crate::sync::{AtomicU64, Ordering};
 use crate::versions::{Version, Versions};
 
 /// Two versions, each with a root page of its own.

@@ -6,10 +6,10 @@
 //! what the files hold is compared with what it said. (A killed process loses nothing that
 //! it wrote: what a power cut does is the simulation's part, in `src/crash.rs`.)
 
+use core::time::Duration;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use brickyard_store::{Durability, Options, Store};
 
@@ -63,7 +63,7 @@ fn child(dir: &Path) {
                 table.put(&slot.to_be_bytes(), &value).expect("sound");
             }
         }
-        let visible = number % 3 == 0;
+        let visible = number.is_multiple_of(3);
         let durability = if visible {
             Durability::Visible
         } else {
@@ -102,8 +102,10 @@ fn a_killed_writer_loses_no_acknowledged_commit() {
         out.read_to_string(&mut said).expect("what it said");
         // Whole lines only; the test harness says one of its own first.
         let lines = said.split_inclusive('\n');
-        let lines = lines.filter_map(|line| line.strip_prefix("lasts ")?.strip_suffix('\n'));
-        let number = lines.last().map(|number| number.parse().expect("a number"));
+        let mut lines = lines.filter_map(|line| line.strip_prefix("lasts ")?.strip_suffix('\n'));
+        let number = lines
+            .next_back()
+            .map(|number| number.parse().expect("a number"));
         acknowledged = number.unwrap_or(acknowledged);
         let store = open(dir.path());
         let found = last(&store);

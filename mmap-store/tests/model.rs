@@ -4,8 +4,8 @@
 //! and prefixes, forwards, backwards and from both ends at once, give what the map gives;
 //! within the writing transaction, and after the commit.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use brickyard_store::{Options, Range, Table};
 use proptest::collection::vec;
@@ -96,9 +96,9 @@ fn collect(mut range: Range<'_>, turns: &[bool]) -> Vec<(Vec<u8>, Vec<u8>)> {
         };
         let entry = (key.to_vec(), value.to_vec());
         if turn {
-            front.push(entry)
+            front.push(entry);
         } else {
-            back.push(entry)
+            back.push(entry);
         }
     }
     front.extend(back.into_iter().rev());

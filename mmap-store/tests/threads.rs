@@ -8,8 +8,9 @@
 //!
 //! `BRICKYARD_SOAK_SECONDS` says for how long (2 s without it).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::time::Instant;
 
 use brickyard_store::{Durability, Options, ReadError, ReadTxn, Store};
 
@@ -34,7 +35,8 @@ impl Random {
 /// An account's value: the amount, and a tail whose length changes with it.
 fn encode(amount: u64) -> Vec<u8> {
     let mut value = amount.to_le_bytes().to_vec();
-    value.resize(8 + (amount % 200) as usize, (amount % 256) as u8);
+    let tail = u8::try_from(amount % 200).expect("below 200");
+    value.resize(8 + usize::from(tail), tail);
     value
 }
 
@@ -78,11 +80,11 @@ fn write(store: &Store, writer: u64, stop: &AtomicBool) -> u64 {
         let mut txn = store.write().expect("a working disk");
         for _ in 0..1 + random.below(8) {
             let from = (
-                random.below(2) as usize,
+                usize::from(random.below(2) == 1),
                 random.below(ACCOUNTS).to_be_bytes(),
             );
             let to = (
-                random.below(2) as usize,
+                usize::from(random.below(2) == 1),
                 random.below(ACCOUNTS).to_be_bytes(),
             );
             let mut table = txn.table(TABLES[from.0]).expect("sound");

@@ -13,8 +13,8 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::backing::memory::{Failure, MemoryBacking, Wreck};
-use crate::oracle::{Op, Oracle, Random, State, dump};
 use crate::shared::Sabotage;
+use crate::simulation::oracle::{Op, Oracle, Random, State, dump};
 use crate::store::{Options, Store};
 
 pub(crate) const MAP_BYTES: u64 = 8 << 20;
@@ -34,7 +34,7 @@ struct Planted {
 }
 
 impl Planted {
-    fn open(&self, backing: &Arc<MemoryBacking>) -> Result<Store, crate::OpenError> {
+    fn open(&self, backing: &Arc<MemoryBacking>) -> Result<Store, crate::error::OpenError> {
         backing.be_lazy(self.lazy_tree, self.lazy_ring);
         let mut options = Options::new();
         options.sabotage = self.sabotage;

@@ -177,7 +177,7 @@ impl Oracle {
         }
     }
 
-    fn apply(&mut self, txn: &mut crate::WriteTxn<'_>, op: &Op) {
+    fn apply(&mut self, txn: &mut crate::txn::write::WriteTxn<'_>, op: &Op) {
         let (Op::Put { table, .. } | Op::Insert { table, .. } | Op::Delete { table, .. }) = op
         else {
             return;
@@ -219,7 +219,7 @@ impl Oracle {
 
 /// Everything that a store shows, read forwards, compared with reading backwards, with
 /// single and with batched look-ups.
-pub(crate) fn dump(store: &Store, tables: u8) -> Result<State, crate::ReadError> {
+pub(crate) fn dump(store: &Store, tables: u8) -> Result<State, crate::error::ReadError> {
     let read = store.read();
     let mut state = State::new();
     for table in 0..tables {

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use crate::Durability;
 use crate::backing::memory::{MemoryBacking, Wreck};
-use crate::crash::{MAP_BYTES, RING_BYTES, TABLES};
-use crate::oracle::{Op, Oracle, Random, dump};
+use crate::shared::Durability;
+use crate::simulation::crash::{MAP_BYTES, RING_BYTES, TABLES};
+use crate::simulation::oracle::{Op, Oracle, Random, dump};
 use crate::store::{Options, Store};
 
 /// A store with a history: its disk, and the states it went through.
@@ -42,7 +42,7 @@ fn damage(random: &mut Random, disk: &mut Wreck, ring_too: bool) {
     }
 }
 
-fn open(disk: &Wreck, options: &Options) -> Result<Store, crate::OpenError> {
+fn open(disk: &Wreck, options: &Options) -> Result<Store, crate::error::OpenError> {
     let backing = MemoryBacking::with_content(MAP_BYTES, disk);
     options.open_backing(Arc::new(backing), true)
 }
