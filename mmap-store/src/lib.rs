@@ -22,7 +22,7 @@
 //!
 //! Readers walk a copy-on-write tree in one read-only mapping. A commit writes its new
 //! pages without waiting for the disk, and makes them last by one short record in a ring
-//! that is written already: one write, one barrier. Now and then a checkpoint makes the
+//! that is written already: one barrier. Now and then a checkpoint makes the
 //! tree itself last, and the ring starts anew. [`design`] says how, `docs/format.md` has
 //! every byte.
 //!

@@ -269,8 +269,9 @@ fn install(
     freed
         .into_iter()
         .for_each(|freed| head.space.release(freed));
-    #[cfg(debug_assertions)]
-    head.space.validate();
+    if cfg!(debug_assertions) {
+        head.space.validate();
+    }
     let Some((segments, end)) = room else {
         let result = shared.checkpoint_holding(&mut head);
         if result.is_err() {
