@@ -3,6 +3,7 @@
 //! What could go wrong: opening takes what is not a store for an empty one, or says
 //! nothing that helps. How it is seen: each case has its own error, and the error names
 //! the file, or the page and the reason.
+#![cfg(not(loom))]
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};

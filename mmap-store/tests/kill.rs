@@ -5,6 +5,7 @@
 //! commits numbered transactions and says which ones are acknowledged; it is killed, and
 //! what the files hold is compared with what it said. (A killed process loses nothing that
 //! it wrote: what a power cut does is the simulation's part, in `src/crash.rs`.)
+#![cfg(not(loom))]
 
 use core::time::Duration;
 use std::io::{Read, Write};

@@ -3,6 +3,7 @@
 //! Promises that are checked: every look-up, both ends, ranges with all kinds of bounds
 //! and prefixes, forwards, backwards and from both ends at once, give what the map gives;
 //! within the writing transaction, and after the commit.
+#![cfg(not(loom))]
 
 use core::ops::Bound;
 use std::collections::BTreeMap;

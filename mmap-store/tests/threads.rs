@@ -7,6 +7,7 @@
 //! at what it committed.
 //!
 //! `BRICKYARD_SOAK_SECONDS` says for how long (2 s without it).
+#![cfg(not(loom))]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
