@@ -47,7 +47,7 @@ impl Chain {
             if block.is_null() {
                 return chain;
             }
-            assert!(block.addr().is_multiple_of(layout.align()));
+            assert!(block.addr() % layout.align() == 0);
             let last = block.wrapping_add(layout.size() - 1);
             // SAFETY: the block was just given to us for `layout`, which holds a
             // pointer at its start and a byte at its end.

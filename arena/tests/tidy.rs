@@ -15,18 +15,20 @@ use std::path::{Path, PathBuf};
 const LINE_LIMIT: usize = 600;
 
 /// Folders with the project's own Rust files.
-const SOURCE_FOLDERS: [&str; 7] = [
+const SOURCE_FOLDERS: [&str; 9] = [
     "arena/src",
     "arena/tests",
     "arena/preload",
     "benches",
     "fuzz",
+    "mmap-store/src",
+    "mmap-store/tests",
     "pool/src",
     "pool/tests",
 ];
 
 /// The libraries, each with a list of its modules.
-const CRATES: [&str; 2] = ["arena", "pool"];
+const CRATES: [&str; 3] = ["arena", "pool", "mmap-store"];
 
 /// Macros that mark unfinished work. Joined here so that this file has none.
 const UNFINISHED: [&str; 3] = [

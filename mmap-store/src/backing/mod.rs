@@ -1,0 +1,105 @@
+//! The contract between the store and whatever keeps its bytes.
+//!
+//! Two files: the *tree* (pages, read through a mapping) and the *ring* (redo records).
+//! What is written is seen through the mapping at once and lasts after a barrier only;
+//! without one any part of it may last, in any order, torn at 512 bytes.
+//!
+//! The mapping never moves: `file` maps more address space than the file has bytes, so a
+//! growing file needs no new mapping and readers no protocol. Only pages below the
+//! file's end may be touched.
+
+pub(crate) mod file;
+pub(crate) mod memory;
+
+use core::fmt;
+use std::io::{self, IoSlice};
+
+use memmap2::MmapRaw;
+
+use crate::ids::PAGE_BYTES;
+
+/// Bytes to write to the ring, and where.
+pub(crate) type Segment = (u64, Vec<u8>);
+
+/// Keeps the bytes. Calls may come from several threads, but those that write never
+/// overlap one another in the bytes they touch.
+pub(crate) trait Backing: fmt::Debug + Send + Sync {
+    /// Where the tree is seen.
+    fn map(&self) -> &Map;
+
+    /// Length of the tree.
+    fn pages(&self) -> io::Result<u32>;
+
+    /// Makes the tree `pages` long, with space set aside so that writing cannot lack it.
+    fn grow(&self, pages: u32) -> io::Result<()>;
+
+    /// Writes `buffers`, whole pages in all, one after another from page `first`.
+    fn write_pages(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Barrier: everything written to the tree before, and its length, lasts after.
+    fn sync_tree(&self) -> io::Result<()>;
+
+    /// Writes to the ring; everything written to the ring so far lasts after.
+    fn write_ring(&self, segments: &[Segment]) -> io::Result<()>;
+
+    /// The first checkpoint of a new store lasts: from now on there is a store.
+    fn created(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The whole ring.
+    fn read_ring(&self) -> io::Result<Vec<u8>>;
+}
+
+/// The bytes of the tree as they are seen.
+#[derive(Debug)]
+pub(crate) struct Map {
+    raw: MmapRaw,
+}
+
+impl Map {
+    pub(crate) fn new(raw: MmapRaw) -> Self {
+        Self { raw }
+    }
+
+    /// Pages of address space.
+    pub(crate) fn capacity(&self) -> usize {
+        self.raw.len() / PAGE_BYTES
+    }
+
+    pub(crate) fn raw(&self) -> &MmapRaw {
+        &self.raw
+    }
+
+    /// The bytes of `len` pages from `first`.
+    ///
+    /// # Safety
+    ///
+    /// - The pages lie below the end of the tree, and stay there while the slice lives.
+    /// - Nobody writes to them while the slice lives.
+    pub(crate) unsafe fn slice(&self, first: usize, len: usize) -> &[u8] {
+        debug_assert!(first + len <= self.capacity());
+        // SAFETY: (1) the range lies in the mapping, which lives as long as `self`, and by
+        // contract in the file, so reading does not fault; (2) by contract nobody writes
+        // to it; (3) bytes need no alignment and any value is valid.
+        unsafe {
+            core::slice::from_raw_parts(self.raw.as_ptr().add(first * PAGE_BYTES), len * PAGE_BYTES)
+        }
+    }
+
+    /// Asks the processor to load the first cache lines of a page.
+    #[inline]
+    pub(crate) fn prefetch(&self, page: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if page < self.capacity() {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let start = self.raw.as_ptr().wrapping_add(page * PAGE_BYTES);
+            for line in 0..3 {
+                // SAFETY: a prefetch does not fault, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64).cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = page;
+    }
+}

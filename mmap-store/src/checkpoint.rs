@@ -1,0 +1,133 @@
+//! Making the tree last, so that the ring may be used anew.
+//!
+//! | we die after | what opening finds |
+//! |---|---|
+//! | choosing the version (pages are written, unsynced) | the old slot; replays the ring |
+//! | writing the map of free pages | the same: the map lies in pages that were free |
+//! | the barrier | the same; the new tree is there and nobody names it |
+//! | writing the slot | the old or the new slot, whichever is whole |
+//! | the second barrier | the new slot |
+//!
+//! Only then are the ring's records up to the version, the old map and the pages that
+//! only the old checkpoint saw given up.
+
+use std::io::{self, IoSlice};
+
+use crate::error::CommitError;
+use crate::format::meta::Meta;
+use crate::ids::{Extent, PAGE_BYTES, pages_for};
+use crate::shared::{Durable, Head, Shared};
+use crate::sync::MutexGuard;
+use crate::versions::Version;
+
+/// A checkpoint that was chosen and not written.
+#[derive(Debug)]
+struct Plan {
+    meta: Meta,
+    map: Vec<u8>,
+    version: Version,
+}
+
+impl Shared {
+    /// Makes everything committed so far durable in the tree. Other threads commit
+    /// meanwhile, but for the moment in which the version is chosen.
+    pub(crate) fn checkpoint(&self) -> Result<(), CommitError> {
+        if self.read_only {
+            return Err(CommitError::ReadOnly);
+        }
+        let mut head = self.head.lock();
+        let one = self.checkpointing.lock();
+        let plan = self.plan(&mut head)?;
+        drop(head);
+        let result = self.carry_out(&plan);
+        drop(one);
+        result
+    }
+
+    /// A checkpoint, if the ring is more than half full and none is on its way.
+    pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
+        let mut head = self.head.lock();
+        self.reclaim(&mut head);
+        let used = head.ring - head.durable.ring_start;
+        if used <= self.ring_bytes / 2 || head.pinned.is_some() {
+            return Ok(());
+        }
+        drop(head);
+        self.checkpoint()
+    }
+
+    /// A checkpoint with the writer's state already in hand, which is kept until the end.
+    pub(crate) fn checkpoint_holding(
+        &self,
+        head: &mut MutexGuard<'_, Head>,
+    ) -> Result<(), CommitError> {
+        let _one = self.checkpointing.lock();
+        let plan = self.plan(head)?;
+        self.carry_out(&plan)
+    }
+
+    fn plan(&self, head: &mut Head) -> Result<Plan, CommitError> {
+        if self.group.is_poisoned() {
+            return Err(CommitError::Poisoned);
+        }
+        self.reclaim(head);
+        // A bit for each page, also for those by which the file may grow right now.
+        let bits = u64::from(head.len) + u64::from(head.len / 4) + 4096;
+        let pages = u32::try_from(pages_for(bits / 8)).expect("a file has 2³¹ pages at most");
+        let extent = self.take_run(head, pages)?;
+        self.pages.clear_verified(extent);
+        let map = head
+            .space
+            .to_map(pages as usize * PAGE_BYTES, head.durable.map);
+        head.generation += 1;
+        head.pinned = Some(head.version.txn);
+        let meta = Meta {
+            generation: head.generation,
+            txn: head.version.txn,
+            salt: head.salt,
+            ring_start: head.ring,
+            root: head.version.root,
+            pages: head.len,
+            map: extent,
+            map_crc: crc32c::crc32c(&map),
+            ring_bytes: self.ring_bytes,
+        };
+        Ok(Plan {
+            meta,
+            map,
+            version: head.version,
+        })
+    }
+
+    fn carry_out(&self, plan: &Plan) -> Result<(), CommitError> {
+        if let Err(source) = self.write(plan) {
+            // What a failed barrier has left on the disk cannot be known.
+            self.group.poison();
+            return Err(CommitError::Unknown {
+                action: "write a checkpoint",
+                source,
+            });
+        }
+        *self.done.lock() = Some(Durable {
+            txn: plan.meta.txn,
+            ring_start: plan.meta.ring_start,
+            map: plan.meta.map,
+        });
+        self.versions.publish(plan.version);
+        self.group.note_durable(plan.meta.txn);
+        Ok(())
+    }
+
+    fn write(&self, plan: &Plan) -> io::Result<()> {
+        let backing = self.pages.backing();
+        backing.write_pages(plan.meta.map.first, &[IoSlice::new(&plan.map)])?;
+        backing.sync_tree()?;
+        let slot = u32::from(plan.meta.generation % 2 == 1);
+        let page = plan.meta.encode();
+        backing.write_pages(slot, &[IoSlice::new(&page[..])])?;
+        backing.sync_tree()
+    }
+}
+
+/// No map at all.
+pub(crate) const NO_MAP: Extent = Extent { first: 0, pages: 0 };

@@ -1,0 +1,256 @@
+//! What can go wrong, one enum per kind of operation.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::ids::PageId;
+
+/// What is wrong with bytes that were read from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// The checksum kept elsewhere does not fit the bytes.
+    #[error("the checksum does not fit")]
+    Checksum,
+    /// A page number lies beyond the end of the file.
+    #[error("it lies beyond the end of the file")]
+    OutOfFile,
+    /// A node's header names an unknown kind, level or size.
+    #[error("its header makes no sense")]
+    Header,
+    /// An entry of a node lies outside the page.
+    #[error("an entry lies outside the page")]
+    EntryBounds,
+    /// The keys of a node are not in ascending order.
+    #[error("its keys are out of order")]
+    KeyOrder,
+    /// A child is not one level below its parent.
+    #[error("it is not on the level its parent says")]
+    Level,
+    /// A record of a table, an extent or the ring has the wrong form.
+    #[error("a record in it has the wrong form")]
+    Record,
+}
+
+/// A failure of reading what the store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A page is not what was written there.
+    #[error("page {page} is damaged: {flaw}; run Store::check and restore from a backup")]
+    Damaged {
+        /// The page.
+        page: PageId,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+}
+
+/// One thing that is wrong with a store.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A page is not what it should be; what it leads to was not walked.
+    #[error(transparent)]
+    Damaged(ReadError),
+    /// A page is reached twice, or reached and free.
+    #[error("page {0} is used twice")]
+    UsedTwice(PageId),
+    /// A page is neither reached nor free nor held.
+    #[error("page {0} is lost: neither used nor free")]
+    Lost(PageId),
+    /// A table's number of entries is wrong.
+    #[error("table {table} has {found} entries and its record says {recorded}")]
+    Len {
+        /// The table.
+        table: String,
+        /// What its record says.
+        recorded: u64,
+        /// Entries walked.
+        found: u64,
+    },
+}
+
+/// A failure of an operation in a write transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The key is longer than [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES).
+    #[error("a key of {bytes} bytes is longer than the {most} that a key may have")]
+    KeyTooLong {
+        /// Length of the key.
+        bytes: usize,
+        /// The longest key.
+        most: usize,
+    },
+    /// An earlier operation of the transaction failed half way.
+    #[error("an earlier operation of this transaction failed; drop it and begin another")]
+    Broken,
+}
+
+/// A failure to begin a write transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The store was opened for reading only.
+    #[error("the store is open for reading only; open it without Options::read_only")]
+    ReadOnly,
+    /// An earlier barrier failed, so what is on the disk is not known.
+    #[error(
+        "an earlier sync failed and nothing more is written; close the store and open it again"
+    )]
+    Poisoned,
+}
+
+/// A failure of a commit or of a checkpoint.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An earlier operation of the transaction failed half way; nothing was committed.
+    #[error("an earlier operation of this transaction failed; drop it and begin another")]
+    Broken,
+    /// The new pages could not be written; nothing was committed and the store goes on.
+    #[error("cannot {action}: {source}; nothing was committed, free some space and try again")]
+    Aborted {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The file would outgrow the address space set aside for it; nothing was committed.
+    #[error("the file needs {pages} pages and {most} fit; raise Options::address_space")]
+    Full {
+        /// Pages that would be needed.
+        pages: u64,
+        /// Pages that the mapping has room for.
+        most: u64,
+    },
+    /// A barrier failed. Whether this commit lasts is known after the next open; no
+    /// commit that was acknowledged before is lost.
+    #[error("cannot {action}: {source}; close the store and open it again to see what lasts")]
+    Unknown {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// An earlier barrier failed, so what is on the disk is not known.
+    #[error(
+        "an earlier sync failed and nothing more is written; close the store and open it again"
+    )]
+    Poisoned,
+    /// The store was opened for reading only.
+    #[error("the store is open for reading only; open it without Options::read_only")]
+    ReadOnly,
+}
+
+/// A failure to open or create a store.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another handle has the store open in a way that excludes this one.
+    #[error("{path} is in use by another handle; close that one first", path = path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// There is no store and [`Options::create`](crate::Options::create) is off, or the
+    /// open is for reading only; or it was being created when its creator died.
+    #[error("{path} holds no store; open it for writing with Options::create", path = path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file was not written by this library.
+    #[error("the file is not a store of this library: both meta slots lack its mark")]
+    Foreign,
+    /// The file has a later format.
+    #[error("the file has format {found}; this version reads {known}, use a later one")]
+    Version {
+        /// The format of the file.
+        found: u32,
+        /// The format of this library.
+        known: u32,
+    },
+    /// Neither meta slot can be trusted.
+    #[error("both meta slots are damaged ({flaw}); restore from a backup")]
+    Meta {
+        /// What is wrong with the first one.
+        flaw: Flaw,
+    },
+    /// A file is shorter than the meta slot says.
+    #[error(
+        "the file `{file}` has {found} pages and should have {expected}: it was cut; restore from a backup"
+    )]
+    Truncated {
+        /// The file, `tree` or `ring`.
+        file: &'static str,
+        /// Pages there are.
+        found: u64,
+        /// Pages there should be.
+        expected: u64,
+    },
+    /// One of the two files of a store is there and the other is not.
+    #[error("{path} is missing and its store is not new; restore from a backup", path = path.display())]
+    Incomplete {
+        /// The missing file.
+        path: PathBuf,
+    },
+    /// The check that [`Options::check`](crate::Options::check) asked for found something.
+    #[error("the store is unsound in {problems} places, first: {first}; restore from a backup")]
+    Unsound {
+        /// How many problems [`Store::check`](crate::Store::check) found.
+        problems: usize,
+        /// The first of them.
+        first: Problem,
+    },
+    /// A page that opening needs is damaged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record of the ring has a good checksum and makes no sense.
+    #[error("record {seq} of the ring cannot be replayed; restore from a backup")]
+    Ring {
+        /// The transaction it records.
+        seq: u64,
+    },
+    /// The last writer did not close the store, and a read-only open may not repair it.
+    #[error("the store was not closed; open it once for writing, which replays the ring")]
+    NeedsRecovery,
+    /// Recovery replayed the ring and could not write the result.
+    #[error("recovery failed: {0}")]
+    Recovery(#[source] CommitError),
+    /// An option has a value that cannot work.
+    #[error("option {option}: {reason}")]
+    Option {
+        /// The name of the option.
+        option: &'static str,
+        /// What is asked of it.
+        reason: &'static str,
+    },
+}
+
+/// A damaged page.
+pub(crate) fn damaged(page: u32, flaw: Flaw) -> ReadError {
+    ReadError::Damaged {
+        page: PageId(page),
+        flaw,
+    }
+}

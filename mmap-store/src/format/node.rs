@@ -1,0 +1,368 @@
+//! A node of a tree, read from untrusted bytes: 4-byte key heads in an array of their
+//! own, so that a search touches one to three cache lines.
+//!
+//! ```text
+//!  0    1     2     4      6    8    16      18   24
+//!  +----+-----+-----+------+----+----+-------+----+--------+-------+-------+------+------+
+//!  |kind|level|count|prefix|heap|born|garbage| 0  | prefix | heads | slots | free | heap |
+//!  |    |     |     |len   |    |    |       |    | + pad  | 4 × n | 2 × n |      |      |
+//!  +----+-----+-----+------+----+----+-------+----+--------+-------+-------+------+------+
+//!
+//!  leaf entry:   key len u16 | value len u16 (bit 15: large) | key from byte 4 | value
+//!  inner entry:  key len u16 | child page u32 | child crc u32 | key from byte 4
+//! ```
+//!
+//! Keys are stored without the node's common prefix; their lengths too. A head is the
+//! first four bytes of what is left, zero-filled, as a big-endian number with its top bit
+//! flipped: comparing heads as signed numbers compares keys, and SSE2 has only that.
+//! The first key of an inner node is below every key, and is not looked at.
+//!
+//! Invariants that [`Node::validate`] checks:
+//! - I1: header, prefix, heads and slots end at or before `heap`, and `heap` ≤ 4096.
+//! - I2: every entry lies in the heap.
+//! - I3: keys ascend strictly.
+//! - I4: `garbage` + the bytes of all entries = 4096 − `heap`.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects
+)]
+
+use core::cmp::Ordering;
+
+use crate::error::Flaw;
+use crate::format::bytes::{slice, u16_at, u32_at, u64_at};
+use crate::format::table::LargeRef;
+use crate::ids::{Child, DIRTY_BIT, PAGE_BYTES, PageBuf};
+
+pub(crate) const LEAF: u8 = 1;
+pub(crate) const INNER: u8 = 2;
+pub(crate) const HEADER_BYTES: usize = 24;
+/// Bit 15 of a value's length: the value is a reference to pages of its own.
+pub(crate) const LARGE_FLAG: u16 = 1 << 15;
+/// A tree of 2³¹ pages with two children a node is lower.
+pub(crate) const MAX_LEVEL: u8 = 40;
+/// Down to this many heads the search halves; the rest it counts.
+const COUNT_BELOW: usize = 32;
+
+/// A node whose header and arrays were found to lie inside the page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node<'a> {
+    bytes: &'a [u8],
+    prefix: &'a [u8],
+    heads: &'a [[u8; 4]],
+    slots: &'a [u8],
+    level: u8,
+}
+
+/// One entry, without the prefix and the head of its key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    /// Length of the key without the prefix.
+    pub(crate) key_len: usize,
+    /// The key from byte 4 after the prefix.
+    pub(crate) rest: &'a [u8],
+    /// Value, reference to a large value, or the eight bytes of a child.
+    pub(crate) value: &'a [u8],
+    /// The value is a reference.
+    pub(crate) large: bool,
+}
+
+/// Where a key is or would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) index: usize,
+    pub(crate) exact: bool,
+}
+
+/// The head of a key whose prefix is cut off.
+#[inline]
+pub(crate) fn head_of(suffix: &[u8]) -> i32 {
+    let mut head = [0; 4];
+    for (to, from) in head.iter_mut().zip(suffix) {
+        *to = *from;
+    }
+    (u32::from_be_bytes(head) ^ 0x8000_0000).cast_signed()
+}
+
+/// How many of the heads, which ascend, are below `head`.
+#[inline]
+fn count_below(heads: &[[u8; 4]], head: i32) -> usize {
+    let mut low = heads;
+    let mut base = 0_usize;
+    while low.len() > COUNT_BELOW {
+        let half = low.len() >> 1;
+        let Some((front, back)) = low.split_at_checked(half) else {
+            break;
+        };
+        // The last of the front decides which half holds the boundary.
+        if front
+            .last()
+            .is_some_and(|&last| i32::from_le_bytes(last) < head)
+        {
+            base = base.wrapping_add(half);
+            low = back;
+        } else {
+            low = front;
+        }
+    }
+    // The compiler makes SSE2 compares of this (pcmpgtd), or NEON's.
+    let below: u32 = low
+        .iter()
+        .map(|&each| u32::from(i32::from_le_bytes(each) < head))
+        .fold(0, u32::wrapping_add);
+    base.wrapping_add(below as usize)
+}
+
+impl<'a> Node<'a> {
+    /// Reads the header; says what is wrong with it (I1).
+    #[inline]
+    pub(crate) fn parse(page: &'a PageBuf) -> Result<Self, Flaw> {
+        Self::parse_bytes(page).ok_or(Flaw::Header)
+    }
+
+    #[inline]
+    fn parse_bytes(bytes: &'a [u8]) -> Option<Self> {
+        let (&kind, &level) = (bytes.first()?, bytes.get(1)?);
+        let count = usize::from(u16_at(bytes, 2)?);
+        let prefix_len = usize::from(u16_at(bytes, 4)?);
+        let heap = usize::from(u16_at(bytes, 6)?);
+        let body = bytes.get(HEADER_BYTES..heap)?;
+        let prefix = body.get(..prefix_len)?;
+        let arrays = body.get(prefix_len.checked_next_multiple_of(4)?..)?;
+        let (heads, slots) = arrays.split_at_checked(count.checked_mul(4)?)?;
+        let slots = slots.get(..count.checked_mul(2)?)?;
+        let fits = match kind {
+            LEAF => level == 0,
+            INNER => level > 0 && level <= MAX_LEVEL && count > 0,
+            _ => false,
+        };
+        fits.then_some(Self {
+            bytes,
+            prefix,
+            heads: heads.as_chunks().0,
+            slots,
+            level,
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub(crate) fn level(&self) -> u8 {
+        self.level
+    }
+
+    pub(crate) fn is_leaf(&self) -> bool {
+        self.level == 0
+    }
+
+    /// The transaction that wrote the page.
+    pub(crate) fn born(&self) -> u64 {
+        u64_at(self.bytes, 8).unwrap_or(0)
+    }
+
+    /// Bytes in use: all but the free gap and the garbage.
+    pub(crate) fn used_bytes(&self) -> usize {
+        let heap = usize::from(u16_at(self.bytes, 6).unwrap_or(0));
+        let garbage = usize::from(u16_at(self.bytes, 16).unwrap_or(0));
+        let front = HEADER_BYTES
+            .wrapping_add(self.prefix.len().next_multiple_of(4))
+            .wrapping_add(self.count().wrapping_mul(6));
+        PAGE_BYTES
+            .saturating_sub(heap)
+            .saturating_sub(garbage)
+            .saturating_add(front)
+    }
+
+    /// Bytes of an entry before its key.
+    fn entry_header(&self) -> usize {
+        if self.is_leaf() { 4 } else { 10 }
+    }
+
+    /// The entry at `index`, checked to lie in the page.
+    #[inline]
+    pub(crate) fn entry(&self, index: usize) -> Result<Entry<'a>, Flaw> {
+        self.entry_at(index).ok_or(Flaw::EntryBounds)
+    }
+
+    #[inline]
+    fn entry_at(&self, index: usize) -> Option<Entry<'a>> {
+        let slot = u16_at(self.slots, index.checked_mul(2)?)?;
+        let entry = self.bytes.get(usize::from(slot)..)?;
+        let key_len = usize::from(u16_at(entry, 0)?);
+        let after = entry.get(self.entry_header()..)?;
+        let (rest, tail) = after.split_at_checked(key_len.saturating_sub(4))?;
+        let (value, large) = if self.is_leaf() {
+            let len = u16_at(entry, 2)?;
+            let large = len & LARGE_FLAG != 0;
+            (tail.get(..usize::from(len & !LARGE_FLAG))?, large)
+        } else {
+            (slice(entry, 2, 8)?, false)
+        };
+        Some(Entry {
+            key_len,
+            rest,
+            value,
+            large,
+        })
+    }
+
+    /// The child at `index` of an inner node.
+    #[inline]
+    pub(crate) fn child(&self, index: usize) -> Result<Child, Flaw> {
+        let value = self.entry(index)?.value;
+        let read = || {
+            Some(Child {
+                page: u32_at(value, 0)?,
+                crc: u32_at(value, 4)?,
+            })
+        };
+        match read() {
+            Some(child) if !self.is_leaf() => Ok(child),
+            _ => Err(Flaw::Level),
+        }
+    }
+
+    /// Replaces `out` by the whole key at `index`.
+    pub(crate) fn key_into(&self, index: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        out.clear();
+        if index == 0 && !self.is_leaf() {
+            return Ok(());
+        }
+        let entry = self.entry(index)?;
+        let head = self.heads.get(index).ok_or(Flaw::EntryBounds)?;
+        let head = u32::from_le_bytes(*head) ^ 0x8000_0000;
+        out.extend_from_slice(self.prefix);
+        out.extend(head.to_be_bytes().iter().take(entry.key_len));
+        out.extend_from_slice(entry.rest);
+        Ok(())
+    }
+
+    /// Finds `key` in a leaf, or the first separator not below it in an inner node.
+    #[inline]
+    pub(crate) fn search(&self, key: &[u8]) -> Result<Found, Flaw> {
+        let first = usize::from(!self.is_leaf());
+        let heads = self.heads.get(first..).unwrap_or(&[]);
+        let Some(suffix) = key.strip_prefix(self.prefix) else {
+            let below = key < self.prefix;
+            let index = if below { first } else { self.count() };
+            return Ok(Found {
+                index,
+                exact: false,
+            });
+        };
+        let head = head_of(suffix);
+        let low = count_below(heads, head).wrapping_add(first);
+        let ties = |at: usize| {
+            let same = |&each: &[u8; 4]| i32::from_le_bytes(each) == head;
+            self.heads.get(at).is_some_and(same)
+        };
+        if !ties(low) {
+            return Ok(Found {
+                index: low,
+                exact: false,
+            });
+        }
+        // Most runs of equal heads are short; only long ones are worth a second search.
+        let high = if ties(low.wrapping_add(1)) {
+            head.checked_add(1).map_or(self.count(), |next| {
+                count_below(heads, next).wrapping_add(first)
+            })
+        } else {
+            low.wrapping_add(1)
+        };
+        self.search_ties(suffix, low, high)
+    }
+
+    /// Binary search among the entries `low..high`, whose heads equal the key's.
+    fn search_ties(&self, suffix: &[u8], mut low: usize, mut high: usize) -> Result<Found, Flaw> {
+        let rest = suffix.get(4..).unwrap_or(&[]);
+        while low < high {
+            let middle = low.midpoint(high);
+            let entry = self.entry(middle)?;
+            match entry.rest.cmp(rest).then(entry.key_len.cmp(&suffix.len())) {
+                Ordering::Less => low = middle.wrapping_add(1),
+                Ordering::Greater => high = middle,
+                Ordering::Equal => {
+                    return Ok(Found {
+                        index: middle,
+                        exact: true,
+                    });
+                }
+            }
+        }
+        Ok(Found {
+            index: low,
+            exact: false,
+        })
+    }
+
+    /// Index of the child under which `key` lies.
+    #[inline]
+    pub(crate) fn child_index(&self, key: &[u8]) -> Result<usize, Flaw> {
+        let found = self.search(key)?;
+        Ok(if found.exact {
+            found.index
+        } else {
+            found.index.saturating_sub(1)
+        })
+    }
+
+    /// Checks that children and large values lie in the file: a node that was read from
+    /// one must not name what a transaction has in memory.
+    pub(crate) fn names_file_pages(&self) -> Result<(), Flaw> {
+        for index in 0..self.count() {
+            let page = if self.is_leaf() {
+                let entry = self.entry(index)?;
+                if !entry.large {
+                    continue;
+                }
+                LargeRef::decode(entry.value).ok_or(Flaw::Record)?.page
+            } else {
+                self.child(index)?.page
+            };
+            if page & DIRTY_BIT != 0 {
+                return Err(Flaw::OutOfFile);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks I2 to I4 (I1 is checked by `parse`).
+    pub(crate) fn validate(&self) -> Result<(), Flaw> {
+        let heap = usize::from(u16_at(self.bytes, 6).ok_or(Flaw::Header)?);
+        let mut held = usize::from(u16_at(self.bytes, 16).ok_or(Flaw::Header)?);
+        let first = usize::from(!self.is_leaf());
+        let mut before: Option<(i32, &[u8], usize)> = None;
+        for index in 0..self.count() {
+            let entry = self.entry(index)?;
+            let slot = u16_at(self.slots, index.wrapping_mul(2)).ok_or(Flaw::Header)?;
+            if usize::from(slot) < heap || (entry.large && entry.value.len() != 16) {
+                return Err(Flaw::EntryBounds);
+            }
+            let value = if self.is_leaf() { entry.value.len() } else { 0 };
+            held = held
+                .wrapping_add(self.entry_header())
+                .wrapping_add(entry.rest.len())
+                .wrapping_add(value);
+            if index < first {
+                continue;
+            }
+            let head = self.heads.get(index).ok_or(Flaw::Header)?;
+            let key = (i32::from_le_bytes(*head), entry.rest, entry.key_len);
+            if before.is_some_and(|before| before >= key) {
+                return Err(Flaw::KeyOrder);
+            }
+            before = Some(key);
+        }
+        // The wrapping sums cannot lie: 600 entries of less than 64 KiB each.
+        if held != PAGE_BYTES.saturating_sub(heap) {
+            return Err(Flaw::EntryBounds);
+        }
+        Ok(())
+    }
+}

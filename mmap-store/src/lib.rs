@@ -1,0 +1,133 @@
+//! A **crash-safe**, ordered, transactional key-value store in a mapped file.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = std::env::temp_dir().join(format!("brickyard-doc-{}", std::process::id()));
+//! use brickyard_store::Store;
+//!
+//! let store = Store::open(&dir)?;
+//! let mut write = store.write()?;
+//! write.table("towns")?.put(b"Ulm", b"128000")?;
+//! write.commit()?; // It lasts from here on.
+//!
+//! let read = store.read(); // A snapshot: no lock, no system call.
+//! let towns = read.table("towns")?.expect("it was made above");
+//! assert_eq!(towns.get(b"Ulm")?, Some(&b"128000"[..])); // A slice of the file.
+//! # drop(read); drop(store); std::fs::remove_dir_all(dir)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The idea
+//!
+//! Readers walk a copy-on-write tree in one read-only mapping. A commit writes its new
+//! pages without waiting for the disk, and makes them last by one short record in a ring
+//! that is written already: one barrier. Now and then a checkpoint makes the
+//! tree itself last, and the ring starts anew. [`design`] says how, `docs/format.md` has
+//! every byte.
+//!
+//! # What is promised
+//!
+//! | after | what lasts |
+//! |---|---|
+//! | [`commit`](WriteTxn::commit) returned | the transaction, whatever happens to process or power |
+//! | [`Durability::Visible`] returned | whole or not at all; certainly after the next durable commit, checkpoint or close |
+//! | a commit returned [`CommitError::Unknown`] | whole or not at all; the next open shows which |
+//! | a transaction was dropped | nothing of it |
+//!
+//! Damaged bytes are found by checksums that are kept away from what they sum, once for
+//! each page and mapping, and reported as errors.
+//!
+//! # Limits
+//!
+//! - Linux, 64-bit, local file systems with `flock`.
+//! - One process writes; others read only while nobody writes.
+//! - Keys up to [`MAX_KEY_BYTES`], files up to 8 TiB. A write transaction keeps what it
+//!   changes in memory until it commits.
+//! - The file grows by itself and does not shrink; what is deleted is used again.
+//! - A checkpoint stalls commits that come while its barrier is on its way to the disk.
+//! - Checksums find accidents. A file from somebody who wishes you ill is for
+//!   [`Options::check`].
+//! - Nobody else may write to or cut the files while they are open: then values change
+//!   under their reader, or the system ends the process with SIGBUS. The files are created
+//!   for their owner alone and locked against this library; more cannot be done from here.
+
+#![deny(unsafe_code)]
+#![cfg_attr(
+    loom,
+    expect(dead_code, reason = "only the protocols between threads are modelled")
+)]
+
+#[cfg(not(loom))]
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+mod error;
+mod ids;
+mod sync;
+
+#[cfg(not(loom))]
+mod format;
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "lends mapped bytes as slices")]
+mod backing;
+#[cfg(loom)]
+mod backing {
+    pub(crate) type Segment = (u64, Vec<u8>);
+}
+
+mod group;
+#[expect(unsafe_code, reason = "links chunks of reader slots in a list")]
+mod versions;
+
+#[cfg(not(loom))]
+mod space;
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "vouches for what readers may touch")]
+mod pages;
+
+#[cfg(not(loom))]
+mod tree;
+
+#[cfg(not(loom))]
+mod shared;
+
+#[cfg(not(loom))]
+mod checkpoint;
+
+#[cfg(not(loom))]
+mod txn;
+
+#[cfg(not(loom))]
+mod check;
+
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "looks at the meta slots before there is a store"
+)]
+mod recovery;
+
+#[cfg(not(loom))]
+mod store;
+
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "cells in the place of pages, for loom to watch")]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod simulation;
+
+#[cfg(not(loom))]
+pub use check::CheckReport;
+pub use error::{BeginError, CommitError, Flaw, OpenError, Problem, ReadError, WriteError};
+pub use ids::{PAGE_BYTES, PageId};
+#[cfg(not(loom))]
+pub use shared::Durability;
+#[cfg(not(loom))]
+pub use store::{Options, Store};
+#[cfg(not(loom))]
+pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
+#[cfg(not(loom))]
+pub use txn::write::{MAX_KEY_BYTES, TableMut, WriteTxn};

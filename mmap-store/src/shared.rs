@@ -1,0 +1,248 @@
+//! What all handles of one open store share, and the writer's part of it.
+
+use crate::backing::Segment;
+use crate::error::CommitError;
+use crate::format::ring;
+use crate::group::{Group, GroupError};
+use crate::ids::{Child, Extent, FIRST_TXN};
+use crate::pages::Pages;
+use crate::space::Space;
+use crate::sync::Mutex;
+use crate::versions::{Version, Versions};
+
+/// The file grows by an eighth, at least and at most by so many pages.
+const LEAST_GROWTH_PAGES: u32 = 64;
+const MOST_GROWTH_PAGES: u32 = 1 << 14;
+
+/// See the module.
+///
+/// Locks are taken in this order: `head`, `checkpointing`, then those inside of
+/// `versions` and `group`. A checkpoint drops `head` while it waits for the disk.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) pages: Pages,
+    pub(crate) versions: Versions,
+    pub(crate) group: Group,
+    /// The writer's state: held by a write transaction while it lives.
+    pub(crate) head: Mutex<Head>,
+    /// Held by the checkpoint that is on its way.
+    pub(crate) checkpointing: Mutex<()>,
+    /// The last checkpoint that became durable, until the writer has noticed.
+    pub(crate) done: Mutex<Option<Durable>>,
+    pub(crate) ring_bytes: u64,
+    pub(crate) read_only: bool,
+    /// What `commit` asks for.
+    pub(crate) durability: Durability,
+    /// Errors planted by tests of the tests.
+    #[cfg(test)]
+    pub(crate) sabotage: Sabotage,
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When readers see it. It lasts with the next durable commit, checkpoint or close,
+    /// and until then is lost whole or not at all if the power goes or the process dies.
+    Visible,
+    /// When it lasts. Only then do readers see it. Commits of several threads share
+    /// barriers.
+    #[default]
+    Durable,
+}
+
+/// Errors planted to see that the crash tests find them.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sabotage {
+    /// Pages of the last checkpoint are reused at once.
+    pub(crate) reuse_early: bool,
+    /// Records of the ring are believed without their checksum.
+    pub(crate) believe_records: bool,
+    /// Pages are believed without theirs.
+    pub(crate) believe_pages: bool,
+}
+
+/// A checkpoint that lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Durable {
+    pub(crate) txn: u64,
+    pub(crate) ring_start: u64,
+    pub(crate) map: Extent,
+}
+
+/// What the next transaction builds on.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The newest version, published or not.
+    pub(crate) version: Version,
+    /// Pages of the file.
+    pub(crate) len: u32,
+    pub(crate) space: Space,
+    /// Logical position of the next record.
+    pub(crate) ring: u64,
+    pub(crate) salt: u64,
+    /// Generation of the newest meta slot.
+    pub(crate) generation: u64,
+    pub(crate) durable: Durable,
+    /// The version of a checkpoint on its way.
+    pub(crate) pinned: Option<u64>,
+}
+
+/// Where new pages go.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// One run for each large value.
+    pub(crate) values: Vec<Extent>,
+    /// Runs for the nodes.
+    pub(crate) nodes: Vec<Extent>,
+}
+
+impl Placement {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Extent> {
+        self.values.iter().chain(&self.nodes).copied()
+    }
+}
+
+impl Shared {
+    /// Takes notice of a finished checkpoint, and frees what nobody sees any more.
+    pub(crate) fn reclaim(&self, head: &mut Head) {
+        if let Some(done) = self.done.lock().take() {
+            head.space.insert(head.durable.map);
+            head.durable = done;
+            if head.pinned == Some(done.txn) {
+                head.pinned = None;
+            }
+        }
+        let mut snapshots = Vec::with_capacity(8);
+        let published = self.versions.snapshots(&mut snapshots);
+        snapshots.push(head.durable.txn);
+        snapshots.extend(head.pinned);
+        #[cfg(test)]
+        if self.sabotage.reuse_early {
+            snapshots.retain(|&snapshot| snapshot == published);
+        }
+        snapshots.sort_unstable();
+        snapshots.dedup();
+        head.space.reclaim(published, &snapshots);
+    }
+
+    /// Pages for a commit: all in one run where there is one.
+    pub(crate) fn place(
+        &self,
+        head: &mut Head,
+        values: &[u32],
+        nodes: u32,
+    ) -> Result<Placement, CommitError> {
+        let total = values.iter().map(|&pages| u64::from(pages)).sum::<u64>() + u64::from(nodes);
+        let total = u32::try_from(total).map_err(|_| self.full(total))?;
+        let mut placement = Placement {
+            values: Vec::new(),
+            nodes: Vec::new(),
+        };
+        let holes = values.is_empty().then(|| head.space.take(total)).flatten();
+        if let Some(runs) = holes {
+            placement.nodes = runs;
+        } else {
+            let mut run = self.take_run(head, total)?;
+            let mut cut = |pages: u32| {
+                let part = Extent { pages, ..run };
+                run.first += pages;
+                part
+            };
+            placement.values = values.iter().map(|&pages| cut(pages)).collect();
+            placement.nodes = vec![cut(nodes)];
+        }
+        for run in placement.runs() {
+            self.pages.clear_verified(run);
+        }
+        Ok(placement)
+    }
+
+    /// One run, growing the file if there is none.
+    pub(crate) fn take_run(&self, head: &mut Head, pages: u32) -> Result<Extent, CommitError> {
+        if let Some(run) = head.space.take_run(pages) {
+            return Ok(run);
+        }
+        let growth = (head.len / 8).clamp(LEAST_GROWTH_PAGES, MOST_GROWTH_PAGES);
+        let most = self.pages.capacity().min(crate::ids::DIRTY_BIT as usize) as u64;
+        let least = u64::from(head.len) + u64::from(pages);
+        if least > most {
+            return Err(self.full(least));
+        }
+        let len = (least + u64::from(growth)).min(most);
+        let len = u32::try_from(len).map_err(|_| self.full(len))?;
+        let grown = self.pages.backing().grow(len);
+        grown.map_err(|source| CommitError::Aborted {
+            action: "grow the file",
+            source,
+        })?;
+        self.pages.set_len(len);
+        head.space.insert(Extent {
+            first: head.len,
+            pages: len - head.len,
+        });
+        head.len = len;
+        Ok(head
+            .space
+            .take_run(pages)
+            .expect("the file has just grown by more"))
+    }
+
+    fn full(&self, pages: u64) -> CommitError {
+        CommitError::Full {
+            pages,
+            most: self.pages.capacity() as u64,
+        }
+    }
+
+    /// Room in the ring for a record: what to write and the position after it. `None` if
+    /// it does not fit before the next checkpoint.
+    pub(crate) fn ring_room(
+        &self,
+        head: &Head,
+        record: Vec<u8>,
+        seq: u64,
+    ) -> Option<(Vec<Segment>, u64)> {
+        let place = head.ring % self.ring_bytes;
+        let left = self.ring_bytes - place;
+        let bytes = record.len() as u64;
+        let mut segments = Vec::with_capacity(1);
+        let mut start = head.ring;
+        if bytes > left {
+            // Less room than a mark takes says the same as a mark.
+            if left >= ring::HEADER_BYTES as u64 {
+                segments.push((place, ring::wrap_mark(head.salt, seq)));
+            }
+            start += left;
+        }
+        let end = start + bytes;
+        if end - head.durable.ring_start > self.ring_bytes {
+            return None;
+        }
+        segments.push((start % self.ring_bytes, record));
+        Some((segments, end))
+    }
+
+    /// Waits until transaction `txn` is durable, and published.
+    pub(crate) fn settle(&self, txn: u64) -> Result<(), CommitError> {
+        let backing = self.pages.backing();
+        let result = self.group.settle(
+            txn,
+            |records| backing.write_ring(records),
+            |version| self.versions.publish(version),
+        );
+        result.map_err(|error| match error {
+            GroupError::Io(source) => CommitError::Unknown {
+                action: "write the ring",
+                source,
+            },
+            GroupError::Poisoned => CommitError::Poisoned,
+        })
+    }
+}
+
+/// The root that a version of no tables has.
+pub(crate) const EMPTY: Version = Version {
+    txn: FIRST_TXN,
+    root: Child::NONE,
+};

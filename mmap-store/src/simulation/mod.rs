@@ -1,0 +1,6 @@
+//! Tests that simulate what a machine does to a store: power cuts, failing calls, and
+//! bytes that change.
+
+mod crash;
+mod damage;
+mod oracle;

@@ -1,0 +1,259 @@
+//! The store as its user sees it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backing::Backing;
+use crate::backing::file::{self, FileOptions};
+use crate::backing::memory::MemoryBacking;
+use crate::check::{self, CheckReport};
+use crate::error::{BeginError, CommitError, OpenError};
+use crate::ids::PAGE_BYTES_U64;
+use crate::recovery::{self, How};
+use crate::shared::{Durability, Shared};
+use crate::txn::read::ReadTxn;
+use crate::txn::write::WriteTxn;
+
+/// The smallest ring: room for a few records.
+const LEAST_RING_BYTES: u64 = 4096;
+/// Address space of a store in memory, unless more is asked for than by default.
+const MEMORY_MAP_BYTES: u64 = 1 << 36;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    ring_bytes: u64,
+    address_space: Option<u64>,
+    read_only: bool,
+    create: bool,
+    durability: Durability,
+    check: bool,
+    #[cfg(test)]
+    pub(crate) sabotage: crate::shared::Sabotage,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 16 << 20,
+            address_space: None,
+            read_only: false,
+            create: true,
+            durability: Durability::default(),
+            check: false,
+            #[cfg(test)]
+            sabotage: crate::shared::Sabotage::default(),
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: a ring of 16 MiB, for writing, created if it is not there.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of the ring, a multiple of 4096, which bound what opening after a crash has
+    /// to replay. Fixed when a store is created, and without effect afterwards.
+    /// Transactions of more than a quarter of it commit as a checkpoint of their own.
+    pub fn ring_bytes(mut self, bytes: u64) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Bytes of address space for the file, which bound its length while it is open.
+    /// Address space costs nothing; the default is 1 TiB, or what the system allows.
+    pub fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
+        self
+    }
+
+    /// Opens for reading only: works in a folder that cannot be written to, beside other
+    /// readers, and not beside a writer.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Whether to create a store where there is none (the default).
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// What [`WriteTxn::commit`] waits for (by default: until the commit lasts).
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether opening walks the whole store, as [`Store::check`] does, before it trusts
+    /// any of it. Checksums find what happens by accident; a file that somebody forged
+    /// with the right checksums can let two entries share a page, and writing to such a
+    /// store changes bytes under readers or ends in a panic. So: for files from strangers.
+    pub fn check(mut self, check: bool) -> Self {
+        self.check = check;
+        self
+    }
+
+    fn validate(&self) -> Result<(), OpenError> {
+        if self.ring_bytes < LEAST_RING_BYTES || !self.ring_bytes.is_multiple_of(PAGE_BYTES_U64) {
+            return Err(OpenError::Option {
+                option: "ring_bytes",
+                reason: "a multiple of 4096 of at least 4096 is needed",
+            });
+        }
+        let space = self.address_space.unwrap_or(1 << 40);
+        if !(1 << 20..=1 << 43).contains(&space) || !space.is_multiple_of(PAGE_BYTES_U64) {
+            return Err(OpenError::Option {
+                option: "address_space",
+                reason: "a multiple of 4096 between 1 MiB and 8 TiB is needed",
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the store in the folder `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`OpenError`].
+    ///
+    /// # Complexity
+    ///
+    /// After a clean close constant, but for reading the ring and the map of free pages
+    /// (a bit a page); after a crash also redoing what the ring holds.
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store, OpenError> {
+        self.validate()?;
+        let options = FileOptions {
+            read_only: self.read_only,
+            create: self.create,
+            ring_bytes: self.ring_bytes,
+            map_bytes: self.address_space.unwrap_or(1 << 40),
+        };
+        let (backing, created) = file::open(dir.as_ref(), &options)?;
+        self.open_backing(Arc::new(backing), created)
+    }
+
+    /// A store in memory, which ends with its handle. Same behaviour, no durability.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if there is not enough address space, [`OpenError::Option`].
+    pub fn open_in_memory(&self) -> Result<Store, OpenError> {
+        self.validate()?;
+        let map_bytes = self.address_space.unwrap_or(MEMORY_MAP_BYTES);
+        let backing = MemoryBacking::new(map_bytes, self.ring_bytes);
+        let backing = backing.map_err(|source| OpenError::Io {
+            action: "set aside",
+            path: "address space".into(),
+            source,
+        })?;
+        self.open_backing(Arc::new(backing), true)
+    }
+
+    pub(crate) fn open_backing(
+        &self,
+        backing: Arc<dyn Backing>,
+        create: bool,
+    ) -> Result<Store, OpenError> {
+        let how = How {
+            read_only: self.read_only,
+            create,
+            durability: self.durability,
+            check: self.check,
+            #[cfg(test)]
+            sabotage: self.sabotage,
+        };
+        let shared = recovery::open(backing, how)?;
+        Ok(Store { shared })
+    }
+}
+
+/// An open store. Shared by reference between threads.
+#[derive(Debug)]
+pub struct Store {
+    shared: Shared,
+}
+
+impl Store {
+    /// Opens the store in the folder `dir` for writing, and creates it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Any [`OpenError`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Options::new().open(dir)
+    }
+
+    /// Begins to read what is published now.
+    ///
+    /// # Complexity
+    ///
+    /// Constant: no lock, no system call, some nanoseconds.
+    #[inline]
+    pub fn read(&self) -> ReadTxn<'_> {
+        ReadTxn::begin(&self.shared)
+    }
+
+    /// Begins to write; waits while another write transaction lives.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BeginError`].
+    pub fn write(&self) -> Result<WriteTxn<'_>, BeginError> {
+        if self.shared.read_only {
+            return Err(BeginError::ReadOnly);
+        }
+        let head = self.shared.head.lock();
+        if self.shared.group.is_poisoned() {
+            return Err(BeginError::Poisoned);
+        }
+        Ok(WriteTxn::begin(&self.shared, head))
+    }
+
+    /// Makes everything that was committed durable and empties the ring. Done by itself
+    /// when the ring is half full, and on close.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CommitError`] but [`CommitError::Broken`].
+    pub fn checkpoint(&self) -> Result<(), CommitError> {
+        self.shared.checkpoint()
+    }
+
+    /// Walks everything and reports all that is wrong.
+    pub fn check(&self) -> CheckReport {
+        check::check(&self.shared)
+    }
+
+    /// Closes the store with a checkpoint, so that the next open has nothing to replay.
+    /// Dropping the store does the same and cannot say whether it worked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::checkpoint`].
+    pub fn close(self) -> Result<(), CommitError> {
+        self.close_now()
+    }
+
+    fn close_now(&self) -> Result<(), CommitError> {
+        let idle = {
+            let head = self.shared.head.lock();
+            let last = self.shared.done.lock().unwrap_or(head.durable);
+            last.txn == head.version.txn
+        };
+        if self.shared.read_only || idle {
+            return Ok(());
+        }
+        self.shared.checkpoint()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The next open replays the ring if this fails.
+        let _ = self.close_now();
+    }
+}

@@ -1,0 +1,181 @@
+//! A place between two entries of a tree, and walking from there both ways.
+
+use core::cmp::Ordering;
+
+use crate::error::{ReadError, damaged};
+use crate::ids::Child;
+use crate::tree::search::{node_at, value_of};
+use crate::tree::work::Source;
+
+/// One node on the way down, and where in it the way goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    child: Child,
+    index: usize,
+    count: usize,
+}
+
+/// A path to an entry.
+///
+/// Invariant: either `path` is empty, which is the place after the last entry, or its
+/// last step is in a leaf and names an entry of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cursor {
+    root: Child,
+    path: Vec<Step>,
+}
+
+impl Cursor {
+    /// The first entry whose key is not below `key`; not above it either, if `after` is
+    /// false.
+    pub(crate) fn seek<S: Source + ?Sized>(
+        source: &S,
+        root: Child,
+        key: &[u8],
+        after: bool,
+    ) -> Result<Self, ReadError> {
+        let mut cursor = Self {
+            root,
+            path: Vec::new(),
+        };
+        if root.is_none() {
+            return Ok(cursor);
+        }
+        let (mut child, mut level) = (root, None);
+        loop {
+            let node = node_at(source, child, level)?;
+            let flawed = |flaw| damaged(child.page, flaw);
+            let count = node.count();
+            if node.is_leaf() {
+                let found = node.search(key).map_err(flawed)?;
+                let index = found.index + usize::from(found.exact && after);
+                cursor.path.push(Step {
+                    child,
+                    index,
+                    count,
+                });
+                break;
+            }
+            let index = node.child_index(key).map_err(flawed)?;
+            cursor.path.push(Step {
+                child,
+                index,
+                count,
+            });
+            child = node.child(index).map_err(flawed)?;
+            level = Some(node.level() - 1);
+        }
+        cursor.settle(source)?;
+        Ok(cursor)
+    }
+
+    /// The place after the last entry.
+    pub(crate) fn end(root: Child) -> Self {
+        Self {
+            root,
+            path: Vec::new(),
+        }
+    }
+
+    /// The order of two places of one tree.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        for (one, other) in self.path.iter().zip(&other.path) {
+            let order = one.index.cmp(&other.index);
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+        // Only the end has another length: nothing.
+        other.path.len().cmp(&self.path.len())
+    }
+
+    /// Goes on to the next leaf if the leaf has no more entries.
+    fn settle<S: Source + ?Sized>(&mut self, source: &S) -> Result<(), ReadError> {
+        while let Some(step) = self.path.last().copied() {
+            if step.index < step.count {
+                return self.descend(source, false);
+            }
+            self.path.pop();
+            if let Some(parent) = self.path.last_mut() {
+                parent.index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// From the last step down to a leaf, along the first or the last entries. A leaf
+    /// without entries is not skipped here: no tree has one below its root.
+    fn descend<S: Source + ?Sized>(&mut self, source: &S, last: bool) -> Result<(), ReadError> {
+        while let Some(step) = self.path.last().copied() {
+            let node = node_at(source, step.child, None)?;
+            if node.is_leaf() {
+                return Ok(());
+            }
+            let child = node.child(step.index);
+            let child = child.map_err(|flaw| damaged(step.child.page, flaw))?;
+            let below = node_at(source, child, Some(node.level() - 1))?;
+            let count = below.count();
+            if count == 0 {
+                return Err(damaged(child.page, crate::error::Flaw::Header));
+            }
+            let index = if last { count - 1 } else { 0 };
+            self.path.push(Step {
+                child,
+                index,
+                count,
+            });
+        }
+        Ok(())
+    }
+
+    /// To the next entry.
+    pub(crate) fn forward<S: Source + ?Sized>(&mut self, source: &S) -> Result<(), ReadError> {
+        if let Some(step) = self.path.last_mut() {
+            step.index += 1;
+        }
+        self.settle(source)
+    }
+
+    /// To the entry before; false if there is none, and the cursor stays.
+    pub(crate) fn back<S: Source + ?Sized>(&mut self, source: &S) -> Result<bool, ReadError> {
+        if self.path.is_empty() {
+            if self.root.is_none() {
+                return Ok(false);
+            }
+            let count = node_at(source, self.root, None)?.count();
+            if count == 0 {
+                return Ok(false);
+            }
+            self.path.push(Step {
+                child: self.root,
+                index: count - 1,
+                count,
+            });
+            self.descend(source, true)?;
+            return Ok(true);
+        }
+        let Some(keep) = self.path.iter().rposition(|step| step.index > 0) else {
+            return Ok(false);
+        };
+        self.path.truncate(keep + 1);
+        self.path[keep].index -= 1;
+        self.descend(source, true)?;
+        Ok(true)
+    }
+
+    /// The entry here: its key into `key`, its value as the result.
+    pub(crate) fn entry<'s, S: Source + ?Sized>(
+        &self,
+        source: &'s S,
+        key: &mut Vec<u8>,
+    ) -> Result<Option<&'s [u8]>, ReadError> {
+        let Some(step) = self.path.last() else {
+            return Ok(None);
+        };
+        let leaf = node_at(source, step.child, Some(0))?;
+        let flawed = |flaw| damaged(step.child.page, flaw);
+        leaf.key_into(step.index, key).map_err(flawed)?;
+        let entry = leaf.entry(step.index).map_err(flawed)?;
+        value_of(source, step.child, &entry).map(Some)
+    }
+}

@@ -1,0 +1,181 @@
+//! Changing a node in place, in the memory of a write transaction.
+//!
+//! The bytes were validated when the page was copied, or made by `pack`; so offsets are
+//! trusted here, and a wrong one panics in the writer instead of reading elsewhere.
+
+use crate::format::node::{HEADER_BYTES, LARGE_FLAG, Node, head_of};
+use crate::ids::{Child, PAGE_BYTES, PageBuf};
+
+/// One entry to be put into a node. For an inner node, `value` is a child's eight bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) large: bool,
+}
+
+/// Eight bytes of an inner node's entry.
+pub(crate) fn child_bytes(child: Child) -> [u8; 8] {
+    (u64::from(child.page) | u64::from(child.crc) << 32).to_le_bytes()
+}
+
+/// A node that may be changed.
+#[derive(Debug)]
+pub(crate) struct NodeMut<'a>(pub(crate) &'a mut PageBuf);
+
+impl NodeMut<'_> {
+    fn u16(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
+    }
+
+    fn set_u16(&mut self, at: usize, value: usize) {
+        let value = u16::try_from(value).expect("offsets in a page are small");
+        self.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn count(&self) -> usize {
+        self.u16(2)
+    }
+
+    fn is_leaf(&self) -> bool {
+        self.0[1] == 0
+    }
+
+    fn heads_at(&self) -> usize {
+        HEADER_BYTES + self.u16(4).next_multiple_of(4)
+    }
+
+    fn slots_at(&self) -> usize {
+        self.heads_at() + 4 * self.count()
+    }
+
+    fn entry_at(&self, index: usize) -> usize {
+        self.u16(self.slots_at() + 2 * index)
+    }
+
+    /// Bytes of the entry at `index` in the heap.
+    fn entry_bytes(&self, index: usize) -> usize {
+        let at = self.entry_at(index);
+        let rest = self.u16(at).saturating_sub(4);
+        if self.is_leaf() {
+            4 + rest + (self.u16(at + 2) & !usize::from(LARGE_FLAG))
+        } else {
+            10 + rest
+        }
+    }
+
+    /// Puts `item` at `index`; false, and nothing changed, if its key does not share the
+    /// prefix or there is no room without moving entries.
+    pub(crate) fn insert(&mut self, index: usize, item: &Item<'_>) -> bool {
+        let prefix_len = self.u16(4);
+        let Some(suffix) = item
+            .key
+            .strip_prefix(&self.0[HEADER_BYTES..HEADER_BYTES + prefix_len])
+        else {
+            return false;
+        };
+        let rest = suffix.get(4..).unwrap_or(&[]);
+        let fixed = if self.is_leaf() { 4 } else { 10 };
+        let value = if self.is_leaf() { item.value } else { &[] };
+        let need = fixed + rest.len() + value.len();
+        let (heap, count) = (self.u16(6), self.count());
+        if self.slots_at() + 2 * count + 6 + need > heap {
+            return false;
+        }
+        let at = heap - need;
+        self.set_u16(at, suffix.len());
+        if self.is_leaf() {
+            let flag = if item.large {
+                usize::from(LARGE_FLAG)
+            } else {
+                0
+            };
+            self.set_u16(at + 2, item.value.len() | flag);
+        } else {
+            self.0[at + 2..at + 10].copy_from_slice(item.value);
+        }
+        self.0[at + fixed..at + fixed + rest.len()].copy_from_slice(rest);
+        self.0[at + fixed + rest.len()..heap].copy_from_slice(value);
+        self.open_slot(index, count);
+        let head = self.heads_at() + 4 * index;
+        self.0[head..head + 4].copy_from_slice(&head_of(suffix).to_le_bytes());
+        self.set_u16(2, count + 1);
+        let slot = self.slots_at() + 2 * index;
+        self.set_u16(slot, at);
+        self.set_u16(6, at);
+        true
+    }
+
+    /// Moves heads and slots apart for a new one at `index`; the count is still the old.
+    fn open_slot(&mut self, index: usize, count: usize) {
+        let (heads, slots) = (self.heads_at(), self.slots_at());
+        let end = slots + 2 * count;
+        self.0
+            .copy_within(slots + 2 * index..end, slots + 2 * index + 6);
+        self.0.copy_within(slots..slots + 2 * index, slots + 4);
+        self.0
+            .copy_within(heads + 4 * index..slots, heads + 4 * index + 4);
+    }
+
+    /// Takes the entry at `index` out. The first of an inner node is not taken out here,
+    /// since the next one would have to lose its key.
+    pub(crate) fn remove(&mut self, index: usize) {
+        debug_assert!(self.is_leaf() || index > 0, "rebuild the node");
+        let (heads, slots, count) = (self.heads_at(), self.slots_at(), self.count());
+        let (at, bytes) = (self.entry_at(index), self.entry_bytes(index));
+        if at == self.u16(6) {
+            self.set_u16(6, at + bytes);
+        } else {
+            let garbage = self.u16(16) + bytes;
+            self.set_u16(16, garbage);
+        }
+        self.0
+            .copy_within(heads + 4 * (index + 1)..slots, heads + 4 * index);
+        self.0.copy_within(slots..slots + 2 * index, slots - 4);
+        let end = slots + 2 * count;
+        self.0
+            .copy_within(slots + 2 * (index + 1)..end, slots - 4 + 2 * index);
+        self.set_u16(2, count - 1);
+    }
+
+    /// Replaces the value at `index` if its place has the same length.
+    pub(crate) fn replace_value(&mut self, index: usize, value: &[u8], large: bool) -> bool {
+        let at = self.entry_at(index);
+        let flag = if large { usize::from(LARGE_FLAG) } else { 0 };
+        if self.u16(at + 2) != value.len() | flag {
+            return false;
+        }
+        let end = at + self.entry_bytes(index);
+        self.0[end - value.len()..end].copy_from_slice(value);
+        true
+    }
+
+    /// Lets the entry at `index` of an inner node name another child.
+    pub(crate) fn set_child(&mut self, index: usize, child: Child) {
+        let at = self.entry_at(index);
+        self.0[at + 2..at + 10].copy_from_slice(&child_bytes(child));
+    }
+
+    pub(crate) fn set_born(&mut self, txn: u64) {
+        self.0[8..16].copy_from_slice(&txn.to_le_bytes());
+    }
+
+    /// An empty node with this prefix.
+    pub(crate) fn reset(&mut self, level: u8, prefix: &[u8]) {
+        self.0.fill(0);
+        self.0[0] = if level == 0 {
+            crate::format::node::LEAF
+        } else {
+            crate::format::node::INNER
+        };
+        self.0[1] = level;
+        self.set_u16(4, prefix.len());
+        self.set_u16(6, PAGE_BYTES);
+        self.0[HEADER_BYTES..HEADER_BYTES + prefix.len()].copy_from_slice(prefix);
+    }
+}
+
+/// The node in memory that the store itself wrote.
+pub(crate) fn own(page: &PageBuf) -> Node<'_> {
+    Node::parse(page).expect("a node of this transaction is well formed")
+}

@@ -1,0 +1,8 @@
+//! The copy-on-write B+tree: reading, walking, changing.
+
+pub(crate) mod cursor;
+pub(crate) mod edit;
+pub(crate) mod mutate;
+pub(crate) mod pack;
+pub(crate) mod search;
+pub(crate) mod work;

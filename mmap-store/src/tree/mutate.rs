@@ -1,0 +1,380 @@
+//! Changing a tree: put, delete, and keeping its nodes neither too full nor too empty.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+use crate::error::{Flaw, ReadError, damaged};
+use crate::format::table::LargeRef;
+use crate::ids::{Child, PAGE_BYTES};
+use crate::tree::edit::{Item, child_bytes, own};
+use crate::tree::pack::{Share, cut, fill, separator, unpack};
+use crate::tree::search::{leaf_of, node_at};
+use crate::tree::work::{Source, Work};
+
+/// A node with less than this in it looks for a neighbour to join.
+const LEAST_USED_BYTES: usize = PAGE_BYTES / 4;
+/// Values above this go to pages of their own, so that a leaf holds at least two entries
+/// of short keys.
+pub(crate) const INLINE_BYTES: usize = 1536;
+
+/// The nodes from the root to a leaf, all in memory, and the index taken in each.
+type Path = Vec<(Child, usize)>;
+
+/// A node that takes the place of another; `key` is the first key that belongs to it.
+struct Piece<'a> {
+    key: &'a [u8],
+    child: Child,
+}
+
+/// Copies the way to `key` into memory. The last index is the place in the leaf.
+fn dirty_path(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    key: &[u8],
+) -> Result<(Path, bool), ReadError> {
+    *root = work.make_dirty(*root)?;
+    let (mut at, mut path) = (*root, Path::new());
+    loop {
+        let node = work.node(at)?;
+        let trusted = "the node was validated";
+        if node.is_leaf() {
+            let found = node.search(key).expect(trusted);
+            path.push((at, found.index));
+            return Ok((path, found.exact));
+        }
+        let index = node.child_index(key).expect(trusted);
+        let (child, level) = (node.child(index).expect(trusted), node.level() - 1);
+        node_at(work, child, Some(level))?;
+        let new = work.make_dirty(child)?;
+        if new != child {
+            work.edit(at).set_child(index, new);
+        }
+        path.push((at, index));
+        at = new;
+    }
+}
+
+/// Stores `value` under `key`; true if the key is new.
+pub(crate) fn put(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    key: &[u8],
+    value: &[u8],
+) -> Result<bool, ReadError> {
+    if root.is_none() {
+        *root = work.new_node();
+        fill(work.page_mut(*root), &[], 0);
+    }
+    let (path, exists) = dirty_path(work, root, key)?;
+    let &(leaf, index) = path.last().expect("a path ends in a leaf");
+    // A long key and a long value together could be more than a page.
+    let large = value.len() > INLINE_BYTES || key.len() + value.len() > PAGE_BYTES / 2 + 512;
+    let reference;
+    let stored = if large {
+        reference = work.keep_large(value).encode();
+        &reference[..]
+    } else {
+        value
+    };
+    let item = Item {
+        key,
+        value: stored,
+        large,
+    };
+    if exists {
+        drop_value(work, leaf, index)?;
+        if work.edit(leaf).replace_value(index, stored, large) {
+            return Ok(false);
+        }
+        work.edit(leaf).remove(index);
+    }
+    if !work.edit(leaf).insert(index, &item) {
+        split_leaf(work, root, &path, &item);
+    }
+    Ok(!exists)
+}
+
+/// Gives up the pages of a large value.
+fn drop_value(work: &mut Work<'_>, leaf: Child, index: usize) -> Result<(), ReadError> {
+    let entry = work.node(leaf)?.entry(index);
+    let entry = entry.map_err(|flaw| damaged(leaf.page, flaw))?;
+    if !entry.large {
+        return Ok(());
+    }
+    let large = LargeRef::decode(entry.value).ok_or(damaged(leaf.page, Flaw::Record))?;
+    work.drop_large(&large)
+}
+
+/// Runs `f` with the transaction's scratch memory.
+fn with_scratch<R>(work: &mut Work<'_>, f: impl FnOnce(&mut Work<'_>, &Bump) -> R) -> R {
+    let mut scratch = core::mem::take(&mut work.scratch);
+    let result = f(work, &scratch);
+    scratch.reset();
+    work.scratch = scratch;
+    result
+}
+
+/// Puts `item` where the leaf has no room for it as it is.
+fn split_leaf(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)], item: &Item<'_>) {
+    with_scratch(work, |work, scratch| {
+        let (&(leaf, index), above) = path.split_last().expect("a path ends in a leaf");
+        let node = own(work.page_mut(leaf));
+        let appended = index == node.count();
+        let mut items = BumpVec::new_in(scratch);
+        unpack(scratch, &node, &mut items);
+        items.insert(index, *item);
+        let share = if appended { Share::Front } else { Share::Even };
+        let pieces = lay_out(work, scratch, &items, 0, share, &[leaf]);
+        replace(work, scratch, root, above, 0..1, &pieces);
+    });
+}
+
+/// Lays entries out over nodes, using those of `reuse` first.
+fn lay_out<'a>(
+    work: &mut Work<'_>,
+    scratch: &'a Bump,
+    items: &[Item<'_>],
+    level: u8,
+    share: Share,
+    reuse: &[Child],
+) -> Vec<Piece<'a>> {
+    let (mut pieces, mut start) = (Vec::new(), 0);
+    for run in cut(items, level, share) {
+        let end = start + run;
+        let key = match (start, level) {
+            (0, _) => &[],
+            (_, 0) => separator(items[start - 1].key, items[start].key),
+            _ => items[start].key,
+        };
+        let child = reuse.get(pieces.len()).copied();
+        let child = child.unwrap_or_else(|| work.new_node());
+        fill(work.page_mut(child), &items[start..end], level);
+        pieces.push(Piece {
+            key: scratch.alloc_slice_copy(key),
+            child,
+        });
+        start = end;
+    }
+    pieces
+}
+
+/// Puts `pieces` in the place of children of the last node of `path`: those at the index
+/// of the path plus `range`. The first piece keeps the first one's key.
+fn replace(
+    work: &mut Work<'_>,
+    scratch: &Bump,
+    root: &mut Child,
+    path: &[(Child, usize)],
+    range: core::ops::Range<usize>,
+    pieces: &[Piece<'_>],
+) {
+    let Some((&(parent, at), above)) = path.split_last() else {
+        grow_root(work, scratch, root, pieces);
+        return;
+    };
+    let (first, end) = (at + range.start, at + range.end);
+    let mut node = work.edit(parent);
+    node.set_child(first, pieces[0].child);
+    for index in (first + 1..end).rev() {
+        node.remove(index);
+    }
+    for (offset, piece) in pieces.iter().enumerate().skip(1) {
+        let value = child_bytes(piece.child);
+        let item = Item {
+            key: piece.key,
+            value: &value,
+            large: false,
+        };
+        if work.edit(parent).insert(first + offset, &item) {
+            continue;
+        }
+        split_inner(
+            work,
+            scratch,
+            root,
+            (parent, above),
+            first + offset,
+            &pieces[offset..],
+        );
+        return;
+    }
+}
+
+/// Puts children in an inner node that has no room for them as it is.
+fn split_inner(
+    work: &mut Work<'_>,
+    scratch: &Bump,
+    root: &mut Child,
+    (node, above): (Child, &[(Child, usize)]),
+    index: usize,
+    pieces: &[Piece<'_>],
+) {
+    let old = own(work.page_mut(node));
+    let level = old.level();
+    let appended = index == old.count();
+    let mut items = BumpVec::new_in(scratch);
+    unpack(scratch, &old, &mut items);
+    for (offset, piece) in pieces.iter().enumerate() {
+        let item = Item {
+            key: scratch.alloc_slice_copy(piece.key),
+            value: scratch.alloc_slice_copy(&child_bytes(piece.child)),
+            large: false,
+        };
+        items.insert(index + offset, item);
+    }
+    let share = if appended { Share::Front } else { Share::Even };
+    let parts = lay_out(work, scratch, &items, level, share, &[node]);
+    replace(work, scratch, root, above, 0..1, &parts);
+}
+
+/// The root became several nodes: puts new ones above until there is one.
+fn grow_root(work: &mut Work<'_>, scratch: &Bump, root: &mut Child, pieces: &[Piece<'_>]) {
+    *root = pieces[0].child;
+    if pieces.len() == 1 {
+        return;
+    }
+    let level = own(work.page_mut(*root)).level() + 1;
+    let mut items = BumpVec::new_in(scratch);
+    for piece in pieces {
+        items.push(Item {
+            key: piece.key,
+            value: scratch.alloc_slice_copy(&child_bytes(piece.child)),
+            large: false,
+        });
+    }
+    let parts = lay_out(work, scratch, &items, level, Share::Even, &[]);
+    grow_root(work, scratch, root, &parts);
+}
+
+/// Takes `key` out; false if it was not there, and then nothing was copied.
+pub(crate) fn delete(work: &mut Work<'_>, root: &mut Child, key: &[u8]) -> Result<bool, ReadError> {
+    if root.is_none() {
+        return Ok(false);
+    }
+    let (at, leaf) = leaf_of(work, *root, key)?;
+    if !leaf
+        .search(key)
+        .map_err(|flaw| damaged(at.page, flaw))?
+        .exact
+    {
+        return Ok(false);
+    }
+    let (mut path, _) = dirty_path(work, root, key)?;
+    let (leaf, index) = path.pop().expect("a path ends in a leaf");
+    drop_value(work, leaf, index)?;
+    work.edit(leaf).remove(index);
+    shrink(work, root, path, leaf)?;
+    Ok(true)
+}
+
+/// Joins nodes that have become too empty, from `node` up to the root.
+fn shrink(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    mut path: Path,
+    mut node: Child,
+) -> Result<(), ReadError> {
+    let mut empty = own(work.page_mut(node)).count() == 0;
+    while let Some(&(parent, index)) = path.last() {
+        if empty {
+            work.drop_node(node)?;
+            // An inner node is never written without children: it goes with the last.
+            empty = own(work.page_mut(parent)).count() == 1;
+            if !empty {
+                remove_child(work, parent, index);
+            }
+        } else if own(work.page_mut(node)).used_bytes() >= LEAST_USED_BYTES
+            || !join(work, root, &path)?
+        {
+            return Ok(());
+        }
+        path.pop();
+        node = parent;
+    }
+    if empty {
+        work.drop_node(*root)?;
+        *root = Child::NONE;
+        return Ok(());
+    }
+    lower_root(work, root)
+}
+
+/// Lets an inner root with one child give way to it.
+fn lower_root(work: &mut Work<'_>, root: &mut Child) -> Result<(), ReadError> {
+    loop {
+        let view = work.node(*root)?;
+        if view.is_leaf() || view.count() > 1 {
+            return Ok(());
+        }
+        let child = view.child(0).map_err(|flaw| damaged(root.page, flaw))?;
+        node_at(work, child, Some(view.level() - 1))?;
+        work.drop_node(*root)?;
+        *root = child;
+    }
+}
+
+/// Takes one of several children out of an inner node.
+fn remove_child(work: &mut Work<'_>, parent: Child, index: usize) {
+    if index > 0 {
+        work.edit(parent).remove(index);
+        return;
+    }
+    // The next child becomes the first, which has no key: lay the node out anew.
+    with_scratch(work, |work, scratch| {
+        let old = own(work.page_mut(parent));
+        let level = old.level();
+        let mut items = BumpVec::new_in(scratch);
+        unpack(scratch, &old, &mut items);
+        fill(work.page_mut(parent), &items[1..], level);
+    });
+}
+
+/// Joins the child that `path` names with a neighbour, or shares their entries evenly.
+/// True if the parent lost a child.
+fn join(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)]) -> Result<bool, ReadError> {
+    let &(parent, index) = path.last().expect("the caller looked at it");
+    let view = work.node(parent)?;
+    if view.count() < 2 {
+        // An only child stays as it is; the parent itself may find a neighbour.
+        return Ok(true);
+    }
+    let left = if index + 1 < view.count() {
+        index
+    } else {
+        index - 1
+    };
+    let trusted = "the node was validated";
+    let mut key = Vec::new();
+    view.key_into(left + 1, &mut key).expect(trusted);
+    let level = view.level() - 1;
+    let mut pair = [
+        view.child(left).expect(trusted),
+        view.child(left + 1).expect(trusted),
+    ];
+    for (offset, child) in pair.iter_mut().enumerate() {
+        node_at(work, *child, Some(level))?;
+        *child = work.make_dirty(*child)?;
+        work.edit(parent).set_child(left + offset, *child);
+    }
+    let mut path = path.to_vec();
+    path.last_mut().expect("as above").1 = left;
+    with_scratch(work, |work, scratch| {
+        let mut items = BumpVec::new_in(scratch);
+        unpack(scratch, &own(work.page_mut(pair[0])), &mut items);
+        let first_of_right = items.len();
+        unpack(scratch, &own(work.page_mut(pair[1])), &mut items);
+        if level > 0 {
+            items[first_of_right].key = scratch.alloc_slice_copy(&key);
+        }
+        if cut(&items, level, Share::Even).len() > 2 {
+            return Ok(false);
+        }
+        let pieces = lay_out(work, scratch, &items, level, Share::Even, &pair);
+        let joined = pieces.len() == 1;
+        if joined {
+            work.drop_node(pair[1])?;
+        }
+        replace(work, scratch, root, &path, 0..2, &pieces);
+        Ok(joined)
+    })
+}

@@ -1,0 +1,139 @@
+//! Laying sorted entries out over as few nodes as possible.
+//!
+//! The prefix of a node is what its first and last key share, so one more key can make
+//! all others longer: a node that takes an outlier may split in more than two.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+use crate::format::node::{HEADER_BYTES, Node};
+use crate::ids::{PAGE_BYTES, PageBuf};
+use crate::tree::edit::{Item, NodeMut, own};
+
+/// How entries that need two nodes are shared between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// As evenly as possible.
+    Even,
+    /// The first as full as possible: entries are being appended.
+    Front,
+}
+
+/// Copies the entries of a node, keys whole, into `scratch`. The first key of an inner
+/// node comes out empty.
+pub(crate) fn unpack<'a>(scratch: &'a Bump, node: &Node<'_>, out: &mut BumpVec<'a, Item<'a>>) {
+    let mut key = Vec::new();
+    for index in 0..node.count() {
+        let trusted = "the node was validated";
+        let entry = node.entry(index).expect(trusted);
+        node.key_into(index, &mut key).expect(trusted);
+        out.push(Item {
+            key: scratch.alloc_slice_copy(&key),
+            value: scratch.alloc_slice_copy(entry.value),
+            large: entry.large,
+        });
+    }
+}
+
+pub(crate) fn common_prefix(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
+}
+
+/// Shortest key that is above `left` and not above `right`.
+pub(crate) fn separator<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
+    &right[..(common_prefix(left, right) + 1).min(right.len())]
+}
+
+/// What the entries of one node share. The first of an inner node has no key.
+fn prefix_of<'a>(items: &[Item<'a>], level: u8) -> &'a [u8] {
+    let keyed = if level == 0 {
+        items
+    } else {
+        items.get(1..).unwrap_or(&[])
+    };
+    match (keyed.first(), keyed.last()) {
+        (Some(first), Some(last)) => &first.key[..common_prefix(first.key, last.key)],
+        _ => &[],
+    }
+}
+
+/// Bytes of an entry whose key loses `prefix` bytes.
+fn item_bytes(item: &Item<'_>, prefix: usize, level: u8) -> usize {
+    let fixed = if level == 0 {
+        10 + item.value.len()
+    } else {
+        16
+    };
+    fixed + item.key.len().saturating_sub(prefix + 4)
+}
+
+/// Bytes of a node with these entries.
+pub(crate) fn node_bytes(items: &[Item<'_>], level: u8) -> usize {
+    let prefix = prefix_of(items, level).len();
+    let own_key = |index: usize, item: &Item<'_>| {
+        if level > 0 && index == 0 {
+            return 16;
+        }
+        item_bytes(item, prefix, level)
+    };
+    let entries: usize = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| own_key(i, item))
+        .sum();
+    HEADER_BYTES + prefix.next_multiple_of(4) + entries
+}
+
+/// Cuts sorted entries into runs that each fit in a node; the lengths of the runs.
+pub(crate) fn cut(items: &[Item<'_>], level: u8, share: Share) -> Vec<usize> {
+    if node_bytes(items, level) <= PAGE_BYTES {
+        return vec![items.len()];
+    }
+    if share == Share::Even
+        && let Some(first) = cut_evenly(items, level)
+    {
+        return vec![first, items.len() - first];
+    }
+    let (mut runs, mut start) = (Vec::new(), 0);
+    while start < items.len() {
+        let mut end = start + 1;
+        while end < items.len() && node_bytes(&items[start..=end], level) <= PAGE_BYTES {
+            end += 1;
+        }
+        runs.push(end - start);
+        start = end;
+    }
+    runs
+}
+
+/// The cut in two that comes nearest to halves, if both fit.
+fn cut_evenly(items: &[Item<'_>], level: u8) -> Option<usize> {
+    let total: usize = items.iter().map(|item| item_bytes(item, 0, level)).sum();
+    let mut sum = 0;
+    let middle = items.iter().position(|item| {
+        sum += item_bytes(item, 0, level);
+        sum * 2 >= total
+    })?;
+    [middle, middle + 1].into_iter().find(|&at| {
+        at > 0
+            && at < items.len()
+            && node_bytes(&items[..at], level) <= PAGE_BYTES
+            && node_bytes(&items[at..], level) <= PAGE_BYTES
+    })
+}
+
+/// Writes the entries, which fit, into `page`.
+pub(crate) fn fill(page: &mut PageBuf, items: &[Item<'_>], level: u8) {
+    let prefix = prefix_of(items, level);
+    let mut node = NodeMut(page);
+    node.reset(level, prefix);
+    for (index, item) in items.iter().enumerate() {
+        let mut item = *item;
+        if level > 0 && index == 0 {
+            // The first entry of an inner node has the shortest key with the prefix.
+            item.key = prefix;
+        }
+        assert!(node.insert(index, &item), "the entries were measured");
+    }
+    debug_assert_eq!(own(page).validate(), Ok(()));
+}

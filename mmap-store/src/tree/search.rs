@@ -1,0 +1,121 @@
+//! Looking keys up: one at a time, and sixteen at a time.
+
+use crate::error::{Flaw, ReadError, damaged};
+use crate::format::node::{Entry, Node};
+use crate::format::table::LargeRef;
+use crate::ids::Child;
+use crate::pages::Pages;
+use crate::tree::work::Source;
+
+/// Look-ups that wait for memory at the same time.
+const LANES: usize = 16;
+
+/// The node that `child` names, which must be on `level`; any level if `None`.
+#[inline]
+pub(crate) fn node_at<S: Source + ?Sized>(
+    source: &S,
+    child: Child,
+    level: Option<u8>,
+) -> Result<Node<'_>, ReadError> {
+    let node = source.node(child)?;
+    if level.is_some_and(|level| level != node.level()) {
+        return Err(damaged(child.page, Flaw::Level));
+    }
+    Ok(node)
+}
+
+/// The leaf under `root` where `key` is or would be. Ends, whatever the pages hold: each
+/// step is one level down.
+#[inline]
+pub(crate) fn leaf_of<'s, S: Source + ?Sized>(
+    source: &'s S,
+    root: Child,
+    key: &[u8],
+) -> Result<(Child, Node<'s>), ReadError> {
+    let mut at = root;
+    let mut node = node_at(source, at, None)?;
+    while !node.is_leaf() {
+        let flawed = |flaw| damaged(at.page, flaw);
+        let index = node.child_index(key).map_err(flawed)?;
+        let child = node.child(index).map_err(flawed)?;
+        node = node_at(source, child, Some(node.level() - 1))?;
+        at = child;
+    }
+    Ok((at, node))
+}
+
+/// The value of `key`.
+#[inline]
+pub(crate) fn get<'s, S: Source + ?Sized>(
+    source: &'s S,
+    root: Child,
+    key: &[u8],
+) -> Result<Option<&'s [u8]>, ReadError> {
+    if root.is_none() {
+        return Ok(None);
+    }
+    let (at, leaf) = leaf_of(source, root, key)?;
+    value_in(source, at, &leaf, key)
+}
+
+#[inline]
+fn value_in<'s, S: Source + ?Sized>(
+    source: &'s S,
+    at: Child,
+    leaf: &Node<'s>,
+    key: &[u8],
+) -> Result<Option<&'s [u8]>, ReadError> {
+    let flawed = |flaw| damaged(at.page, flaw);
+    let found = leaf.search(key).map_err(flawed)?;
+    if !found.exact {
+        return Ok(None);
+    }
+    let entry = leaf.entry(found.index).map_err(flawed)?;
+    value_of(source, at, &entry).map(Some)
+}
+
+/// The bytes of an entry's value, wherever they lie.
+#[inline]
+pub(crate) fn value_of<'s, S: Source + ?Sized>(
+    source: &'s S,
+    at: Child,
+    entry: &Entry<'s>,
+) -> Result<&'s [u8], ReadError> {
+    if !entry.large {
+        return Ok(entry.value);
+    }
+    let large = LargeRef::decode(entry.value).ok_or(damaged(at.page, Flaw::Record))?;
+    source.large(&large)
+}
+
+/// Looks many keys up, sixteen at a time: while one waits for memory the others go on.
+pub(crate) fn get_many<'s>(
+    pages: &'s Pages,
+    root: Child,
+    keys: &[&[u8]],
+    out: &mut Vec<Option<&'s [u8]>>,
+) -> Result<(), ReadError> {
+    if root.is_none() {
+        out.extend(keys.iter().map(|_| None));
+        return Ok(());
+    }
+    for keys in keys.chunks(LANES) {
+        let mut lanes = [root; LANES];
+        let mut level = node_at(pages, root, None)?.level();
+        while level > 0 {
+            for (lane, key) in lanes.iter_mut().zip(keys) {
+                let node = node_at(pages, *lane, Some(level))?;
+                let index = node.child_index(key);
+                let child = index.and_then(|index| node.child(index));
+                *lane = child.map_err(|flaw| damaged(lane.page, flaw))?;
+                pages.prefetch(*lane);
+            }
+            level -= 1;
+        }
+        for (lane, key) in lanes.iter().zip(keys) {
+            let leaf = node_at(pages, *lane, Some(0))?;
+            out.push(value_in(pages, *lane, &leaf, key)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The memory of a write transaction: nodes and large values that are not in the file.
+//!
+//! A node is copied here before it is changed, and then changed in place as often as the
+//! transaction likes: nobody else has ever seen it. It gets its page at commit, when it
+//! is known how many there are, so that they can lie in one run.
+
+use bumpalo::Bump;
+
+use crate::error::{Flaw, ReadError, damaged};
+use crate::format::node::Node;
+use crate::format::table::LargeRef;
+use crate::ids::{Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf};
+use crate::pages::Pages;
+use crate::space::Freed;
+use crate::tree::edit::{NodeMut, own};
+
+/// Where nodes come from: the file, or first a transaction's memory.
+pub(crate) trait Source {
+    fn node(&self, child: Child) -> Result<Node<'_>, ReadError>;
+    fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError>;
+}
+
+impl Source for Pages {
+    #[inline]
+    fn node(&self, child: Child) -> Result<Node<'_>, ReadError> {
+        Self::node(self, child)
+    }
+
+    fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError> {
+        Self::large(self, large)
+    }
+}
+
+/// See the module.
+///
+/// Invariant: every node and value in the memory is reached from one of the
+/// transaction's roots exactly once.
+#[derive(Debug)]
+pub(crate) struct Work<'s> {
+    pub(crate) pages: &'s Pages,
+    /// The transaction's number: the birth of its pages.
+    pub(crate) txn: u64,
+    pub(crate) nodes: Vec<Option<Box<PageBuf>>>,
+    pub(crate) values: Vec<Option<Box<[u8]>>>,
+    spare: Vec<Box<PageBuf>>,
+    vacant: Vec<usize>,
+    /// Pages of the file that the transaction replaces.
+    pub(crate) freed: Vec<Freed>,
+    /// For entries while nodes are laid out anew.
+    pub(crate) scratch: Bump,
+}
+
+impl<'s> Work<'s> {
+    pub(crate) fn new(pages: &'s Pages, txn: u64) -> Self {
+        Self {
+            pages,
+            txn,
+            nodes: Vec::new(),
+            values: Vec::new(),
+            spare: Vec::new(),
+            vacant: Vec::new(),
+            freed: Vec::new(),
+            scratch: Bump::new(),
+        }
+    }
+
+    /// A zeroed node.
+    pub(crate) fn new_node(&mut self) -> Child {
+        let page = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Box::new([0; PAGE_BYTES]));
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            self.nodes.len() - 1
+        });
+        self.nodes[index] = Some(page);
+        Child {
+            page: DIRTY_BIT | u32::try_from(index).expect("fewer nodes than pages in a file"),
+            crc: 0,
+        }
+    }
+
+    /// The node in memory that `child` names.
+    pub(crate) fn page_mut(&mut self, child: Child) -> &mut PageBuf {
+        let index = child.dirty_index().expect("the node is in memory");
+        self.nodes[index].as_mut().expect("the node is in use")
+    }
+
+    pub(crate) fn edit(&mut self, child: Child) -> NodeMut<'_> {
+        NodeMut(self.page_mut(child))
+    }
+
+    /// The node in memory for `child`, copied there if it is still in the file only.
+    pub(crate) fn make_dirty(&mut self, child: Child) -> Result<Child, ReadError> {
+        if child.dirty_index().is_some() {
+            return Ok(child);
+        }
+        let page = self.pages.page(child)?;
+        let born = {
+            let node = Node::parse(page).map_err(|flaw| damaged(child.page, flaw))?;
+            // The editor trusts what it edits.
+            node.validate().map_err(|flaw| damaged(child.page, flaw))?;
+            node.born()
+        };
+        let new = self.new_node();
+        self.page_mut(new).copy_from_slice(page);
+        self.free(child.page, 1, born);
+        Ok(new)
+    }
+
+    fn free(&mut self, first: u32, pages: u32, born: u64) {
+        self.freed.push(Freed {
+            extent: Extent { first, pages },
+            born,
+            freed: self.txn,
+        });
+    }
+
+    /// Gives up a node that the tree no longer has.
+    pub(crate) fn drop_node(&mut self, child: Child) -> Result<(), ReadError> {
+        match child.dirty_index() {
+            Some(index) => {
+                self.spare.extend(self.nodes[index].take());
+                self.vacant.push(index);
+            }
+            None => {
+                let born = self.pages.node(child)?.born();
+                self.free(child.page, 1, born);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a large value until commit.
+    pub(crate) fn keep_large(&mut self, value: &[u8]) -> LargeRef {
+        self.values.push(Some(value.into()));
+        let index = u32::try_from(self.values.len() - 1).expect("fewer values than pages");
+        LargeRef {
+            page: DIRTY_BIT | index,
+            crc: crc32c::crc32c(value),
+            len: value.len() as u64,
+        }
+    }
+
+    /// Gives up a large value. Its birth is not recorded, and taking it for older than it
+    /// is only delays its reuse until the snapshots of today are gone.
+    pub(crate) fn drop_large(&mut self, large: &LargeRef) -> Result<(), ReadError> {
+        if large.page & DIRTY_BIT != 0 {
+            self.values[(large.page & !DIRTY_BIT) as usize] = None;
+            return Ok(());
+        }
+        let extent = large.extent().ok_or(damaged(large.page, Flaw::Record))?;
+        self.free(extent.first, extent.pages, 0);
+        Ok(())
+    }
+}
+
+impl Source for Work<'_> {
+    fn node(&self, child: Child) -> Result<Node<'_>, ReadError> {
+        match child.dirty_index() {
+            Some(index) => {
+                let page = self.nodes[index].as_ref();
+                Ok(own(page.expect("the node is in use")))
+            }
+            None => self.pages.node(child),
+        }
+    }
+
+    fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError> {
+        if large.page & DIRTY_BIT == 0 {
+            return self.pages.large(large);
+        }
+        let value = self.values[(large.page & !DIRTY_BIT) as usize].as_deref();
+        Ok(value.expect("the value is in use"))
+    }
+}

@@ -1,0 +1,296 @@
+//! Committing: nodes get their pages, pages their checksums, the ring its record.
+//!
+//! 1. The records of changed tables are put into the tree of tables.
+//! 2. All new pages are placed, in one run if there is one ([`Shared::place`]).
+//! 3. Children get their page and checksum before their parents are summed
+//!    ([`Writer::settle_tree`]); one vectored write a run. Nobody can see them yet.
+//! 4. The record goes into the ring's buffer; a transaction too long for the ring, or
+//!    for what is left of it, becomes a checkpoint instead.
+//! 5. The next transaction may begin. This one waits for the barrier, and is published.
+//!
+//! Up to step 4 a failure leaves everything as it was.
+
+use std::io::{self, IoSlice};
+
+use crate::error::{CommitError, ReadError};
+use crate::format::ring;
+use crate::format::table::LargeRef;
+use crate::ids::{Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
+use crate::shared::{Durability, Head, Placement, Shared};
+use crate::space::Freed;
+use crate::sync::MutexGuard;
+use crate::tree::edit::{NodeMut, own};
+use crate::tree::mutate;
+use crate::tree::work::Work;
+use crate::txn::write::WriteTxn;
+use crate::versions::Version;
+
+impl WriteTxn<'_> {
+    /// Commits with the durability that [`Options::durability`](crate::Options::durability)
+    /// chose; see [`WriteTxn::commit_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`WriteTxn::commit_with`].
+    pub fn commit(self) -> Result<(), CommitError> {
+        let durability = self.shared.durability;
+        self.commit_with(durability)
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Aborted`], [`CommitError::Full`], [`CommitError::Read`] and
+    /// [`CommitError::Broken`]: nothing happened. [`CommitError::Unknown`] and
+    /// [`CommitError::Poisoned`]: the next open shows whether it did.
+    ///
+    /// # Complexity
+    ///
+    /// Writes the changed nodes, and for [`Durability::Durable`] one record and one barrier.
+    pub fn commit_with(mut self, durability: Durability) -> Result<(), CommitError> {
+        if self.broken {
+            return Err(CommitError::Broken);
+        }
+        if !self.tables.iter().any(|table| table.changed) {
+            // Nothing of its own; but what it saw may be visible only so far.
+            let (shared, seen) = (self.shared, self.head.version.txn);
+            drop(self);
+            return match durability {
+                Durability::Visible => Ok(()),
+                Durability::Durable => shared.settle(seen),
+            };
+        }
+        let version = self.build()?;
+        let Self {
+            shared,
+            head,
+            work,
+            record,
+            ..
+        } = self;
+        install(shared, head, version, work.freed, record, durability)
+    }
+
+    /// Commits what the ring records already.
+    pub(crate) fn commit_unrecorded(mut self) -> Result<(), CommitError> {
+        // Also a record that changes nothing is a transaction with a number.
+        let version = self.build()?;
+        self.head.version = version;
+        for freed in self.work.freed {
+            self.head.space.release(freed);
+        }
+        self.shared.versions.publish(version);
+        Ok(())
+    }
+
+    /// Steps 1 to 3.
+    fn build(&mut self) -> Result<Version, CommitError> {
+        let placed = self.place()?;
+        match self.write_pages(&placed) {
+            Ok(version) => {
+                for run in placed.runs() {
+                    (run.first..run.end()).for_each(|page| self.shared.pages.set_verified(page));
+                }
+                Ok(version)
+            }
+            Err(error) => {
+                placed.runs().for_each(|run| self.head.space.insert(run));
+                Err(error)
+            }
+        }
+    }
+
+    /// Steps 1 and 2.
+    fn place(&mut self) -> Result<Placement, CommitError> {
+        for table in self.tables.iter().filter(|table| table.changed) {
+            let (name, record) = (table.name.as_bytes(), table.record.encode());
+            mutate::put(&mut self.work, &mut self.root, name, &record)?;
+        }
+        self.shared.reclaim(&mut self.head);
+        let nodes = self.work.nodes.iter().flatten().count();
+        let pages = |value: &[u8]| u32::try_from(pages_for(value.len() as u64));
+        let values = self.work.values.iter().flatten();
+        let values: Result<Vec<u32>, _> = values.map(|value| pages(value)).collect();
+        let (Ok(nodes), Ok(values)) = (u32::try_from(nodes), values) else {
+            return Err(CommitError::Full {
+                pages: u64::MAX,
+                most: u64::from(DIRTY_BIT),
+            });
+        };
+        self.shared.place(&mut self.head, &values, nodes)
+    }
+
+    /// Step 3.
+    fn write_pages(&mut self, placed: &Placement) -> Result<Version, CommitError> {
+        let mut writer = Writer::new(&mut self.work, placed);
+        for table in self.tables.iter_mut().filter(|table| table.changed) {
+            table.record.root = writer.settle_tree(table.record.root)?;
+        }
+        // The records have their final length, so that only their bytes change.
+        for table in self.tables.iter().filter(|table| table.changed) {
+            let (name, record) = (table.name.as_bytes(), table.record.encode());
+            mutate::put(writer.work, &mut self.root, name, &record)?;
+        }
+        let root = writer.settle_tree(self.root)?;
+        let (work, order) = (writer.work, writer.order);
+        let written = write_out(self.shared, work, placed, &order);
+        written.map_err(|source| CommitError::Aborted {
+            action: "write the new pages",
+            source,
+        })?;
+        Ok(Version {
+            txn: work.txn,
+            root,
+        })
+    }
+}
+
+/// Gives nodes and values their pages.
+struct Writer<'w, 's> {
+    work: &'w mut Work<'s>,
+    /// Page of each value, by its index in the transaction's memory.
+    values: Vec<u32>,
+    /// Pages for nodes that are still to be given out.
+    nodes: std::vec::IntoIter<Extent>,
+    run: Extent,
+    /// Indexes of nodes in the order of their pages.
+    order: Vec<usize>,
+}
+
+impl<'w, 's> Writer<'w, 's> {
+    fn new(work: &'w mut Work<'s>, placed: &Placement) -> Self {
+        let mut runs = placed.values.iter();
+        let mut first = |value: &Option<Box<[u8]>>| match value {
+            Some(_) => runs.next().expect("placed one by one").first,
+            None => 0,
+        };
+        let values = work.values.iter().map(&mut first).collect();
+        Self {
+            work,
+            values,
+            nodes: placed.nodes.clone().into_iter(),
+            run: Extent { first: 0, pages: 0 },
+            order: Vec::new(),
+        }
+    }
+
+    fn next_page(&mut self) -> u32 {
+        while self.run.pages == 0 {
+            self.run = self.nodes.next().expect("as many pages as nodes");
+        }
+        let page = self.run.first;
+        self.run.first += 1;
+        self.run.pages -= 1;
+        page
+    }
+
+    /// Gives pages to the nodes under `child` that have none, leaves first.
+    fn settle_tree(&mut self, child: Child) -> Result<Child, ReadError> {
+        let Some(index) = child.dirty_index() else {
+            return Ok(child);
+        };
+        let node = own(self.work.page_mut(child));
+        let (level, count, trusted) = (node.level(), node.count(), "the node is our own");
+        for entry in 0..count {
+            let view = own(self.work.page_mut(child));
+            if level > 0 {
+                let old = view.child(entry).expect(trusted);
+                if old.dirty_index().is_some() {
+                    let new = self.settle_tree(old)?;
+                    self.work.edit(child).set_child(entry, new);
+                }
+            } else {
+                let entry_view = view.entry(entry).expect(trusted);
+                if entry_view.large {
+                    let large = LargeRef::decode(entry_view.value).expect(trusted);
+                    self.settle_value(child, entry, large);
+                }
+            }
+        }
+        let page = self.next_page();
+        let txn = self.work.txn;
+        let bytes: &mut PageBuf = self.work.page_mut(child);
+        NodeMut(bytes).set_born(txn);
+        let crc = crc32c::crc32c(bytes);
+        self.order.push(index);
+        Ok(Child { page, crc })
+    }
+
+    fn settle_value(&mut self, leaf: Child, entry: usize, mut large: LargeRef) {
+        if large.page & DIRTY_BIT != 0 {
+            large.page = self.values[(large.page & !DIRTY_BIT) as usize];
+            let reference = large.encode();
+            let replaced = self.work.edit(leaf).replace_value(entry, &reference, true);
+            assert!(replaced, "references have one length");
+        }
+    }
+}
+
+/// Writes values and nodes: one vectored write for each run of nodes, one a value.
+fn write_out(
+    shared: &Shared,
+    work: &Work<'_>,
+    placed: &Placement,
+    order: &[usize],
+) -> io::Result<()> {
+    let backing = shared.pages.backing();
+    let zeros = [0; PAGE_BYTES];
+    for (value, run) in work.values.iter().flatten().zip(&placed.values) {
+        let pad = run.pages as usize * PAGE_BYTES - value.len();
+        let buffers = [IoSlice::new(value), IoSlice::new(&zeros[..pad])];
+        backing.write_pages(run.first, &buffers)?;
+    }
+    let mut nodes = order.iter().map(|&index| {
+        let page = work.nodes[index].as_ref();
+        IoSlice::new(&page.expect("the node is in use")[..])
+    });
+    for run in &placed.nodes {
+        let buffers: Vec<IoSlice<'_>> = nodes.by_ref().take(run.pages as usize).collect();
+        backing.write_pages(run.first, &buffers)?;
+    }
+    Ok(())
+}
+
+/// Steps 4 and 5.
+fn install(
+    shared: &Shared,
+    mut head: MutexGuard<'_, Head>,
+    version: Version,
+    freed: Vec<Freed>,
+    record: Option<Vec<u8>>,
+    durability: Durability,
+) -> Result<(), CommitError> {
+    let room = record.and_then(|mut record| {
+        ring::seal(&mut record, head.salt, version.txn);
+        shared.ring_room(&head, record, version.txn)
+    });
+    head.version = version;
+    freed
+        .into_iter()
+        .for_each(|freed| head.space.release(freed));
+    if cfg!(debug_assertions) {
+        head.space.validate();
+    }
+    let Some((segments, end)) = room else {
+        let result = shared.checkpoint_holding(&mut head);
+        if result.is_err() {
+            // The ring has no record of this version: nothing may follow it.
+            shared.group.poison();
+        }
+        return result;
+    };
+    head.ring = end;
+    let half_full = end - head.durable.ring_start > shared.ring_bytes / 2;
+    shared.group.append(segments, version);
+    drop(head);
+    match durability {
+        Durability::Visible => shared.versions.publish(version),
+        Durability::Durable => shared.settle(version.txn)?,
+    }
+    if half_full {
+        // Whether it works or not, this commit is done; a failure shows in the next.
+        let _ = shared.checkpoint_if_due();
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Reading one version of the store.
+
+use core::cell::Cell;
+use core::cmp::Ordering;
+use core::ops::{Bound, RangeBounds};
+
+use crate::error::{Flaw, ReadError, damaged};
+use crate::format::table::TableRecord;
+use crate::pages::Pages;
+use crate::shared::Shared;
+use crate::sync::AtomicU64;
+use crate::tree::cursor::Cursor;
+use crate::tree::search;
+use crate::versions::{Slot, Version};
+
+thread_local! {
+    static HINT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// A number of this thread, for choosing a slot.
+#[inline]
+fn hint() -> usize {
+    HINT.with(|hint| {
+        if hint.get() == usize::MAX {
+            hint.set(new_hint());
+        }
+        hint.get()
+    })
+}
+
+#[cold]
+fn new_hint() -> usize {
+    static THREADS: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: a counter that nothing is read through.
+    let number = THREADS.fetch_add(1, crate::sync::Ordering::Relaxed);
+    usize::try_from(number % 1024).unwrap_or(0)
+}
+
+/// A snapshot: what was published when it began, whatever is committed since.
+///
+/// Blocks nobody and is blocked by nobody. While it lives the pages of its version are
+/// kept, and no others.
+///
+/// ```compile_fail
+/// # fn late(store: &brickyard_store::Store) -> &'static [u8] {
+/// // A value does not outlive its transaction.
+/// let read = store.read();
+/// read.table("t").unwrap().unwrap().get(b"k").unwrap().unwrap()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ReadTxn<'s> {
+    shared: &'s Shared,
+    version: Version,
+    slot: &'s Slot,
+}
+
+impl<'s> ReadTxn<'s> {
+    #[inline]
+    pub(crate) fn begin(shared: &'s Shared) -> Self {
+        let (version, slot) = shared.versions.begin(hint());
+        Self {
+            shared,
+            version,
+            slot,
+        }
+    }
+
+    /// The number of the last transaction that this snapshot sees.
+    pub fn txn(&self) -> u64 {
+        self.version.txn
+    }
+
+    /// The table called `name`, or `None` if nothing was ever put into one.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn table(&self, name: &str) -> Result<Option<Table<'_>>, ReadError> {
+        let pages = &self.shared.pages;
+        let record = search::get(pages, self.version.root, name.as_bytes())?;
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        let page = self.version.root.page;
+        let record = TableRecord::decode(record).ok_or(damaged(page, Flaw::Record))?;
+        Ok(Some(Table { pages, record }))
+    }
+}
+
+impl Drop for ReadTxn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.slot.end();
+    }
+}
+
+/// A key of its own, and a value in the mapped file.
+pub type OwnedEntry<'t> = (Vec<u8>, &'t [u8]);
+
+/// A key that lasts until the range's next one, and a value in the mapped file.
+pub type Entry<'k, 't> = (&'k [u8], &'t [u8]);
+
+/// A table as a snapshot sees it. Values are slices of the mapped file: nothing is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'t> {
+    pages: &'t Pages,
+    record: TableRecord,
+}
+
+impl<'t> Table<'t> {
+    /// Number of entries.
+    pub fn len(&self) -> u64 {
+        self.record.len
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.record.len == 0
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    ///
+    /// # Complexity
+    ///
+    /// One node a level; about three levels for a million entries.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<&'t [u8]>, ReadError> {
+        search::get(self.pages, self.record.root, key)
+    }
+
+    /// The values of `keys`, in their order. Sixteen look-ups wait for memory at a time,
+    /// which is several times as fast as one after another where the store is larger
+    /// than the processor's caches.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<&'t [u8]>>, ReadError> {
+        let mut out = Vec::with_capacity(keys.len());
+        search::get_many(self.pages, self.record.root, keys, &mut out)?;
+        Ok(out)
+    }
+
+    /// The entry with the smallest key.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn first(&self) -> Result<Option<OwnedEntry<'t>>, ReadError> {
+        let mut range = self.range::<[u8]>(..)?;
+        Ok(range.next()?.map(|(key, value)| (key.to_vec(), value)))
+    }
+
+    /// The entry with the largest key.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn last(&self) -> Result<Option<OwnedEntry<'t>>, ReadError> {
+        let mut range = self.range::<[u8]>(..)?;
+        Ok(range.next_back()?.map(|(key, value)| (key.to_vec(), value)))
+    }
+
+    /// The entries whose keys lie in `bounds`, from either end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn range<K: AsRef<[u8]> + ?Sized>(
+        &self,
+        bounds: impl RangeBounds<K>,
+    ) -> Result<Range<'t>, ReadError> {
+        let (pages, root) = (self.pages, self.record.root);
+        let front = match bounds.start_bound() {
+            Bound::Included(key) => Cursor::seek(pages, root, key.as_ref(), false),
+            Bound::Excluded(key) => Cursor::seek(pages, root, key.as_ref(), true),
+            Bound::Unbounded => Cursor::seek(pages, root, &[], false),
+        }?;
+        let back = match bounds.end_bound() {
+            Bound::Included(key) => Cursor::seek(pages, root, key.as_ref(), true)?,
+            Bound::Excluded(key) => Cursor::seek(pages, root, key.as_ref(), false)?,
+            Bound::Unbounded => Cursor::end(root),
+        };
+        Ok(Range {
+            pages,
+            front,
+            back,
+            key: Vec::new(),
+        })
+    }
+
+    /// The entries whose keys start with `prefix`, from either end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn prefix(&self, prefix: &[u8]) -> Result<Range<'t>, ReadError> {
+        // The first key above all that start with the prefix: its last byte that is not
+        // 255, plus one.
+        let keep = prefix.iter().rposition(|&byte| byte != u8::MAX);
+        let end = keep.map(|keep| {
+            let mut end = prefix[..=keep].to_vec();
+            end[keep] += 1;
+            end
+        });
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.range::<[u8]>((Bound::Included(prefix), end))
+    }
+}
+
+/// Entries in the order of their keys. Not an `Iterator`, because a key is put together
+/// in the range's own memory and lasts until the next one.
+#[derive(Debug)]
+pub struct Range<'t> {
+    pages: &'t Pages,
+    front: Cursor,
+    back: Cursor,
+    key: Vec<u8>,
+}
+
+impl<'t> Range<'t> {
+    fn is_done(&self) -> bool {
+        self.front.order(&self.back) != Ordering::Less
+    }
+
+    /// The next entry from the front.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the key is lent until the next call"
+    )]
+    pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
+        if self.is_done() {
+            return Ok(None);
+        }
+        let value = self.front.entry(self.pages, &mut self.key)?;
+        self.front.forward(self.pages)?;
+        Ok(value.map(|value| (self.key.as_slice(), value)))
+    }
+
+    /// The next entry from the back.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
+        if self.is_done() || !self.back.back(self.pages)? {
+            return Ok(None);
+        }
+        let value = self.back.entry(self.pages, &mut self.key)?;
+        Ok(value.map(|value| (self.key.as_slice(), value)))
+    }
+}
