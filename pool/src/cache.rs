@@ -36,6 +36,7 @@
 //!   `drained_to` under the lock.
 //! - C3: while the cache is frozen no push or pop succeeds outside the lock.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::chunk::Object;
@@ -84,6 +85,22 @@ pub(crate) struct Cache {
     abandoned: AtomicBool,
     state: Mutex<CacheState>,
     entries: [AtomicPtr<Object>; CACHE_SLOTS + 2],
+}
+
+/// The oldest slots of a cache, on their way out of it.
+#[derive(Debug)]
+pub(crate) struct Oldest<'c> {
+    cache: &'c Cache,
+    indices: Range<usize>,
+}
+
+impl Iterator for Oldest<'_> {
+    type Item = NonNull<Object>;
+
+    #[inline]
+    fn next(&mut self) -> Option<NonNull<Object>> {
+        self.indices.next().map(|index| self.cache.read(index))
+    }
 }
 
 // SAFETY: all fields but `budget` are `Sync`, and `budget` is touched by the owner alone
@@ -379,19 +396,38 @@ impl Cache {
         true
     }
 
-    /// Owner, normalised: takes the `count` oldest slots out.
+    /// Owner, normalised: puts slots on top, all that fit.
+    pub(crate) fn load_locked(
+        &self,
+        _held: &mut CacheState,
+        slots: impl Iterator<Item = NonNull<Object>>,
+    ) {
+        // Relaxed: the owner's own word.
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        let room = (BASE + self.capacity).saturating_sub(tail);
+        for slot in slots.take(room) {
+            self.write(tail, slot);
+            tail += 1;
+        }
+        // Release: as in `push`.
+        self.tail.store(tail, Ordering::Release);
+    }
+
+    /// Owner, normalised: takes the oldest slots out, up to `count`, by passing them to
+    /// `take` all at once.
     pub(crate) fn take_oldest(
         &self,
         _held: &mut CacheState,
         count: usize,
-        mut take: impl FnMut(NonNull<Object>),
+        take: impl FnOnce(Oldest<'_>),
     ) {
         // Relaxed: the owner's own word.
         let tail = self.tail.load(Ordering::Relaxed);
         let count = count.min(tail - BASE);
-        for index in BASE..BASE + count {
-            take(self.read(index));
-        }
+        take(Oldest {
+            cache: self,
+            indices: BASE..BASE + count,
+        });
         for index in BASE + count..tail {
             self.write(index - count, self.read(index));
         }

@@ -50,6 +50,20 @@ impl AsRef<Link> for Magazine {
 #[derive(Debug)]
 pub(crate) struct Held(u32);
 
+/// The slots of a magazine that was taken.
+#[derive(Debug)]
+pub(crate) struct Slots<'m>(core::slice::Iter<'m, AtomicPtr<Object>>);
+
+impl Iterator for Slots<'_> {
+    type Item = NonNull<Object>;
+
+    #[inline]
+    fn next(&mut self) -> Option<NonNull<Object>> {
+        // Relaxed: the pop took the magazine over.
+        NonNull::new(self.0.next()?.load(Ordering::Relaxed))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Depot {
@@ -96,6 +110,18 @@ impl Depot {
         len as usize + 1
     }
 
+    /// Puts slots into an empty magazine, up to [`MAGAZINE_SLOTS`].
+    pub(crate) fn fill(&self, held: &Held, slots: impl Iterator<Item = NonNull<Object>>) {
+        let magazine = self.magazines.get(held.0);
+        let mut len = 0;
+        for (place, slot) in magazine.slots.iter().zip(slots) {
+            // Relaxed, both: as in `load`.
+            place.store(slot.as_ptr(), Ordering::Relaxed);
+            len += 1;
+        }
+        magazine.len.store(len, Ordering::Relaxed);
+    }
+
     /// Shares a magazine; an empty one becomes a spare.
     pub(crate) fn put(&self, held: Held) {
         // Relaxed: in our hands.
@@ -108,6 +134,11 @@ impl Depot {
     /// Takes a magazine with slots and passes these on, oldest first; the magazine becomes
     /// a spare. Returns how many slots that were, 0 if there is none.
     pub(crate) fn take(&self, storage: &Storage, mut pass: impl FnMut(NonNull<Object>)) -> usize {
+        self.take_with(storage, |slots| slots.for_each(&mut pass))
+    }
+
+    /// As [`Depot::take`], all slots at once.
+    pub(crate) fn take_with(&self, storage: &Storage, pass: impl FnOnce(Slots<'_>)) -> usize {
         let Some(index) = self.full.pop(&self.magazines) else {
             return 0;
         };
@@ -115,11 +146,7 @@ impl Depot {
         let magazine = self.magazines.get(index);
         // Relaxed: the pop took the magazine over.
         let len = magazine.len.load(Ordering::Relaxed) as usize;
-        for place in &magazine.slots[..len] {
-            if let Some(slot) = NonNull::new(place.load(Ordering::Relaxed)) {
-                pass(slot);
-            }
-        }
+        pass(Slots(magazine.slots[..len].iter()));
         magazine.len.store(0, Ordering::Relaxed);
         self.spare.push(&self.magazines, index, 1);
         len

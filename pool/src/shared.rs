@@ -263,10 +263,10 @@ impl Shared {
         if let Some(slot) = cache.pop_locked(&mut held) {
             return Ok(Some(slot));
         }
-        self.depot.take(&self.storage, |slot| {
-            if !cache.push_locked(&mut held, slot) {
-                self.depot.put_loose(&self.storage, slot);
-            }
+        self.depot.take_with(&self.storage, |mut slots| {
+            cache.load_locked(&mut held, &mut slots);
+            // A magazine holds no more than a cache; should it ever, nothing is lost.
+            slots.for_each(|slot| self.depot.put_loose(&self.storage, slot));
         });
         Ok(cache
             .pop_locked(&mut held)
@@ -452,7 +452,7 @@ impl Shared {
         }
         let magazine = self.depot.empty();
         cache.take_oldest(held, self.limits.magazine, |oldest| {
-            self.depot.load(&magazine, oldest);
+            self.depot.fill(&magazine, oldest);
         });
         self.depot.put(magazine);
         let fits = cache.push_locked(held, slot);
