@@ -3,14 +3,11 @@
 use crate::error::{Flaw, ReadError, WriteError, damaged};
 use crate::format::ring::{self, Change};
 use crate::format::table::TableRecord;
-use crate::ids::Child;
+use crate::ids::{Child, MAX_KEY_BYTES};
 use crate::shared::{Head, Shared};
 use crate::sync::MutexGuard;
 use crate::tree::work::Work;
 use crate::tree::{mutate, search};
-
-/// Longest key, in bytes: with its place in a node it takes about half a page.
-pub const MAX_KEY_BYTES: usize = 2048;
 
 /// A table that the transaction has looked at.
 #[derive(Debug)]
