@@ -1,6 +1,7 @@
 //! Walking everything: is each page what its parent says, once, and accounted for?
 
 use crate::error::{Flaw, Problem, ReadError};
+use crate::format::node::Node;
 use crate::format::table::{LargeRef, TableRecord};
 use crate::ids::{Child, Extent, FIRST_PAGE, PageId};
 use crate::shared::Shared;
@@ -23,59 +24,63 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
 }
 
+/// How much is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// What a writer relies on: every node, every page's owner. Large values are placed
+    /// and not read, and pages that are nowhere are left there.
+    Nodes,
+    /// Everything.
+    All,
+}
+
+/// No more lost pages are listed one by one: a file may have holes for ever.
+const MOST_LOST: usize = 1 << 16;
+
 /// The walk.
 struct Walk<'s> {
     shared: &'s Shared,
     report: CheckReport,
-    /// Pages met so far.
-    seen: Vec<bool>,
+    depth: Depth,
+    /// The version that is walked: no page is from later.
+    txn: u64,
+    /// Pages of the file.
+    len: u32,
+    /// Pages met so far, a bit each.
+    seen: Vec<u64>,
 }
 
+/// What sees the entries of leaves: the leaf, and which of its entries.
+type Visit<'v> = &'v mut dyn FnMut(&Node<'_>, usize);
+
 /// Checks the newest version. Writers wait meanwhile, readers do not.
-pub(crate) fn check(shared: &Shared) -> CheckReport {
+pub(crate) fn check(shared: &Shared, depth: Depth) -> CheckReport {
     let mut head = shared.head.lock();
     shared.reclaim(&mut head);
     let mut walk = Walk {
         shared,
         report: CheckReport::default(),
-        seen: vec![false; head.len as usize],
+        depth,
+        txn: head.version.txn,
+        len: head.len,
+        seen: vec![0; head.len as usize / 64 + 1],
     };
-    let mut tables = Vec::new();
-    walk.tree(head.version.root, &mut |key, value| {
-        let name = String::from_utf8_lossy(key).into_owned();
-        tables.push((name, TableRecord::decode(value)));
-    });
-    for (table, record) in tables {
-        walk.report.tables += 1;
-        let Some(record) = record else {
-            let page = head.version.root.page;
-            walk.damaged(page, Flaw::Record);
-            continue;
-        };
-        let mut found = 0;
-        walk.tree(record.root, &mut |_, _| found += 1);
-        walk.report.entries += found;
-        if found != record.len {
-            walk.report.problems.push(Problem::Len {
-                table,
-                recorded: record.len,
-                found,
-            });
-        }
-    }
-    walk.report.live_pages = walk.seen.iter().filter(|&&seen| seen).count() as u64;
+    walk.tables(head.version.root);
+    walk.report.live_pages = walk
+        .seen
+        .iter()
+        .map(|word| u64::from(word.count_ones()))
+        .sum();
     walk.report.free_pages = head.space.free_pages();
     walk.report.held_pages = head.space.held_pages();
     for run in head.space.runs().chain([head.durable.map]) {
         walk.meet(run);
     }
     // A checkpoint on its way has a map of free pages that nobody names yet.
-    if head.pinned.is_none() {
-        let unseen = walk.seen.iter().enumerate().skip(FIRST_PAGE as usize);
-        let lost = unseen.filter(|&(_, &seen)| !seen).map(|(page, _)| {
-            let page = u32::try_from(page).expect("below the file's length");
-            Problem::Lost(PageId(page))
-        });
+    if head.pinned.is_none() && depth == Depth::All {
+        let lost = (FIRST_PAGE..head.len).filter(|&page| !walk.has_met(page));
+        let lost = lost.take(MOST_LOST).map(|page| Problem::Lost(PageId(page)));
+        let lost: Vec<Problem> = lost.collect();
         walk.report.problems.extend(lost);
     }
     walk.report
@@ -88,23 +93,55 @@ impl Walk<'_> {
         self.report.problems.push(Problem::Damaged(error));
     }
 
-    /// Marks pages as met; false if one was before.
-    fn meet(&mut self, extent: Extent) -> bool {
-        let mut first_time = true;
-        for page in extent.first..extent.end() {
-            match self.seen.get_mut(page as usize) {
-                Some(seen) if !*seen => *seen = true,
-                _ => {
-                    self.report.problems.push(Problem::UsedTwice(PageId(page)));
-                    first_time = false;
-                    break;
-                }
-            }
-        }
-        first_time
+    fn has_met(&self, page: u32) -> bool {
+        let word = self.seen.get(page as usize / 64);
+        word.is_some_and(|word| word & (1 << (page % 64)) != 0)
     }
 
-    fn tree(&mut self, root: Child, visit: &mut dyn FnMut(&[u8], &[u8])) {
+    /// Marks pages as met; false if one was before, or lies outside of the file.
+    fn meet(&mut self, extent: Extent) -> bool {
+        for page in extent.first..extent.end() {
+            if page >= self.len || self.has_met(page) {
+                self.report.problems.push(Problem::UsedTwice(PageId(page)));
+                return false;
+            }
+            self.seen[page as usize / 64] |= 1 << (page % 64);
+        }
+        true
+    }
+
+    fn tables(&mut self, root: Child) {
+        let mut tables = Vec::new();
+        self.tree(root, &mut |leaf, index| {
+            let mut name = Vec::new();
+            let entry = leaf
+                .key_into(index, &mut name)
+                .and_then(|()| leaf.entry(index));
+            // A record is never a large value.
+            let entry = entry.ok().filter(|entry| !entry.large);
+            let record = entry.and_then(|entry| TableRecord::decode(entry.value));
+            tables.push((String::from_utf8_lossy(&name).into_owned(), record));
+        });
+        for (table, record) in tables {
+            self.report.tables += 1;
+            let Some(record) = record else {
+                self.damaged(root.page, Flaw::Record);
+                continue;
+            };
+            let mut found = 0;
+            self.tree(record.root, &mut |_, _| found += 1);
+            self.report.entries += found;
+            if found != record.len {
+                self.report.problems.push(Problem::Len {
+                    table,
+                    recorded: record.len,
+                    found,
+                });
+            }
+        }
+    }
+
+    fn tree(&mut self, root: Child, visit: Visit<'_>) {
         if !root.is_none() {
             self.node(root, None, (&[], None), visit);
         }
@@ -116,9 +153,14 @@ impl Walk<'_> {
         child: Child,
         level: Option<u8>,
         bounds: (&[u8], Option<&[u8]>),
-        visit: &mut dyn FnMut(&[u8], &[u8]),
+        visit: Visit<'_>,
     ) {
-        let node = match self.shared.pages.node_checked(child) {
+        let pages = &self.shared.pages;
+        let node = match self.depth {
+            Depth::Nodes => pages.node(child),
+            Depth::All => pages.node_checked(child),
+        };
+        let node = match node {
             Ok(node) => node,
             Err(error) => {
                 self.report.problems.push(Problem::Damaged(error));
@@ -135,46 +177,73 @@ impl Walk<'_> {
         if level.is_some_and(|level| level != node.level()) {
             return self.damaged(child.page, Flaw::Level);
         }
-        let mut keys = Vec::new();
-        for index in 0..node.count() {
-            let mut key = Vec::new();
-            if let Err(flaw) = node.key_into(index, &mut key) {
-                return self.damaged(child.page, flaw);
-            }
-            if index == 0 && !node.is_leaf() {
-                key = bounds.0.to_vec();
-            }
-            if key.as_slice() < bounds.0 || bounds.1.is_some_and(|end| key.as_slice() >= end) {
-                self.damaged(child.page, Flaw::KeyOrder);
-            }
-            keys.push(key);
+        if level.is_some() && node.count() == 0 {
+            return self.damaged(child.page, Flaw::Header);
         }
-        for (index, key) in keys.iter().enumerate() {
-            if node.is_leaf() {
-                let Ok(entry) = node.entry(index) else {
-                    continue;
-                };
-                if entry.large {
-                    self.large(child, entry.value);
-                }
-                visit(key, entry.value);
-            } else if let Ok(below) = node.child(index) {
-                let end = keys.get(index + 1).map(Vec::as_slice).or(bounds.1);
-                self.node(below, Some(node.level() - 1), (key, end), visit);
-            }
+        if node.born() > self.txn {
+            return self.damaged(child.page, Flaw::Born);
+        }
+        if let Err(flaw) = self.entries(child, &node, bounds, visit) {
+            self.damaged(child.page, flaw);
         }
     }
 
+    /// Walks the entries of a node, whose own order is validated.
+    fn entries(
+        &mut self,
+        at: Child,
+        node: &Node<'_>,
+        bounds: (&[u8], Option<&[u8]>),
+        visit: Visit<'_>,
+    ) -> Result<(), Flaw> {
+        let (mut key, mut next) = (Vec::new(), Vec::new());
+        let keyed = usize::from(!node.is_leaf());
+        if let Some(last) = node.count().checked_sub(1).filter(|&last| last >= keyed) {
+            node.key_into(keyed, &mut key)?;
+            node.key_into(last, &mut next)?;
+            if key.as_slice() < bounds.0 || bounds.1.is_some_and(|end| next.as_slice() >= end) {
+                return Err(Flaw::KeyOrder);
+            }
+        }
+        if node.is_leaf() {
+            for index in 0..node.count() {
+                let entry = node.entry(index)?;
+                if entry.large {
+                    self.large(at, entry.value);
+                }
+                visit(node, index);
+            }
+            return Ok(());
+        }
+        key.clear();
+        key.extend_from_slice(bounds.0);
+        for index in 0..node.count() {
+            let end = if index + 1 < node.count() {
+                node.key_into(index + 1, &mut next)?;
+                Some(next.as_slice())
+            } else {
+                bounds.1
+            };
+            let below = node.child(index)?;
+            self.node(below, Some(node.level() - 1), (&key, end), visit);
+            core::mem::swap(&mut key, &mut next);
+        }
+        Ok(())
+    }
+
     fn large(&mut self, leaf: Child, reference: &[u8]) {
-        let Some(large) = LargeRef::decode(reference) else {
+        let large = LargeRef::decode(reference);
+        let Some((large, extent)) = large.and_then(|large| Some((large, large.extent()?))) else {
             return self.damaged(leaf.page, Flaw::Record);
         };
-        match (self.shared.pages.large_with(&large, true), large.extent()) {
-            (Ok(_), Some(extent)) => {
-                self.meet(extent);
-            }
-            (Err(error), _) => self.report.problems.push(Problem::Damaged(error)),
-            (Ok(_), None) => self.damaged(leaf.page, Flaw::Record),
+        if self.depth == Depth::All
+            && let Err(error) = self.shared.pages.large_with(&large, true)
+        {
+            return self.report.problems.push(Problem::Damaged(error));
         }
+        if extent.first < FIRST_PAGE {
+            return self.damaged(extent.first, Flaw::OutOfFile);
+        }
+        self.meet(extent);
     }
 }

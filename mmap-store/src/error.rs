@@ -29,6 +29,9 @@ pub enum Flaw {
     /// A child is not one level below its parent.
     #[error("it is not on the level its parent says")]
     Level,
+    /// It claims to be from a transaction that never was.
+    #[error("it claims to be from a later transaction")]
+    Born,
     /// A record of a table, an extent or the ring has the wrong form.
     #[error("a record in it has the wrong form")]
     Record,
@@ -214,7 +217,8 @@ pub enum OpenError {
         /// The missing file.
         path: PathBuf,
     },
-    /// The check that [`Options::check`](crate::Options::check) asked for found something.
+    /// The walk before writing, or the check that
+    /// [`Options::check`](crate::Options::check) asked for, found something.
     #[error("the store is unsound in {problems} places, first: {first}; restore from a backup")]
     Unsound {
         /// How many problems [`Store::check`](crate::Store::check) found.

@@ -18,6 +18,20 @@ pub(crate) const FIRST_TXN: u64 = 1;
 /// only. No page of a file has it, which bounds a file to 2³¹ pages, 8 TiB.
 pub(crate) const DIRTY_BIT: u32 = 1 << 31;
 
+/// Longest key, in bytes: with its place in a node it takes about half a page.
+pub const MAX_KEY_BYTES: usize = 2048;
+
+/// Values above this go to pages of their own, so that a leaf holds at least two entries
+/// of short keys.
+pub(crate) const INLINE_BYTES: usize = 1536;
+
+/// Key and value of an entry in a leaf are no longer together.
+pub(crate) const ENTRY_BYTES: usize = PAGE_BYTES / 2 + 512;
+
+/// Numbers that only grow, read from a file, start below this: what is added to them in
+/// the life of a store cannot overflow.
+pub(crate) const MOST_COUNT: u64 = 1 << 62;
+
 /// One page's bytes.
 pub(crate) type PageBuf = [u8; PAGE_BYTES];
 

@@ -46,8 +46,9 @@
 //!   changes in memory until it commits.
 //! - The file grows by itself and does not shrink; what is deleted is used again.
 //! - A checkpoint stalls commits that come while its barrier is on its way to the disk.
-//! - Checksums find accidents. A file from somebody who wishes you ill is for
-//!   [`Options::check`].
+//! - Opening for writing reads every node: 80 to 105 ms for a million entries of 170 bytes
+//!   in the page cache. A store with a damaged node opens for reading only. A file that
+//!   somebody forged gives errors and nothing worse.
 //! - Nobody else may write to or cut the files while they are open: then values change
 //!   under their reader, or the system ends the process with SIGBUS. The files are created
 //!   for their owner alone and locked against this library; more cannot be done from here.
@@ -122,7 +123,7 @@ mod simulation;
 #[cfg(not(loom))]
 pub use check::CheckReport;
 pub use error::{BeginError, CommitError, Flaw, OpenError, Problem, ReadError, WriteError};
-pub use ids::{PAGE_BYTES, PageId};
+pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
 #[cfg(not(loom))]
 pub use shared::Durability;
 #[cfg(not(loom))]
@@ -130,4 +131,4 @@ pub use store::{Options, Store};
 #[cfg(not(loom))]
 pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
 #[cfg(not(loom))]
-pub use txn::write::{MAX_KEY_BYTES, TableMut, WriteTxn};
+pub use txn::write::{TableMut, WriteTxn};

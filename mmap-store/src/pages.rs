@@ -67,6 +67,12 @@ impl Pages {
         self.len.store(len, Ordering::Release);
     }
 
+    /// Pages of the file.
+    pub(crate) fn len(&self) -> u32 {
+        // Relaxed: a bound; nothing is read through it.
+        self.len.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.backing.map().capacity()
     }
@@ -86,7 +92,8 @@ impl Pages {
         }
         // SAFETY: (1) the pages lie below the end of the file, by the check and I1; (2)
         // nobody writes to pages that a live version reaches: the space map gives out
-        // only pages that no snapshot, no publishable version and no checkpoint holds.
+        // only pages that no snapshot, no publishable version and no checkpoint holds,
+        // and that what it starts from is true was walked before the first write.
         Ok(unsafe {
             let map = self.backing.map();
             map.slice(extent.first as usize, extent.pages as usize)

@@ -10,13 +10,13 @@ use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 use crate::backing::Backing;
-use crate::check;
+use crate::check::{self, Depth};
 use crate::checkpoint::NO_MAP;
 use crate::error::{CommitError, Flaw, OpenError};
 use crate::format::meta::{FORMAT, Meta, SlotError};
-use crate::format::ring::{self, Change, Found, HEADER_BYTES};
+use crate::format::ring::{self, ALIGN_BYTES, Change, Found, HEADER_BYTES, MOST_RING_BYTES};
 use crate::group::Group;
-use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, PAGE_BYTES, PAGE_BYTES_U64};
+use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, MOST_COUNT, PAGE_BYTES, PAGE_BYTES_U64};
 use crate::pages::Pages;
 use crate::shared::{Durability, Durable, EMPTY, Head, Shared};
 use crate::space::Space;
@@ -40,7 +40,7 @@ pub(crate) struct How {
     /// An empty backing may become a store.
     pub(crate) create: bool,
     pub(crate) durability: Durability,
-    /// Walk everything before anything is trusted.
+    /// Walk everything before anything is trusted, not only what writing relies on.
     pub(crate) check: bool,
     #[cfg(test)]
     pub(crate) sabotage: crate::shared::Sabotage,
@@ -56,7 +56,7 @@ pub(crate) fn open(backing: Arc<dyn Backing>, how: How) -> Result<Shared, OpenEr
         }
     };
     let found = backing.pages().map_err(io("measure"))?;
-    let ring = backing.read_ring().map_err(io("read"))?;
+    let ring = backing.read_ring(MOST_RING_BYTES).map_err(io("read"))?;
     let (meta, is_new) = match choose(&*backing, found)? {
         State::Slot(meta) => (meta, false),
         State::New if how.create && !how.read_only => (blank(found, ring.len() as u64), true),
@@ -83,8 +83,13 @@ pub(crate) fn open(backing: Arc<dyn Backing>, how: How) -> Result<Shared, OpenEr
         });
     }
     let shared = assemble(backing, &meta, how)?;
-    if how.check && !is_new {
-        let report = check::check(&shared);
+    #[cfg(test)]
+    let walks = !how.read_only && !how.sabotage.believe_files;
+    #[cfg(not(test))]
+    let walks = !how.read_only;
+    if !is_new && (how.check || walks) {
+        let depth = if how.check { Depth::All } else { Depth::Nodes };
+        let report = check::check(&shared, depth);
         if let Some(first) = report.problems.first() {
             return Err(OpenError::Unsound {
                 problems: report.problems.len(),
@@ -159,9 +164,17 @@ fn choose(backing: &dyn Backing, found: u32) -> Result<State, OpenError> {
 
 fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, OpenError> {
     let capacity = backing.map().capacity();
-    let ring_fits = meta.ring_bytes >= PAGE_BYTES_U64;
-    let tree_fits = meta.pages < DIRTY_BIT && meta.pages as usize <= capacity;
-    if !ring_fits || !tree_fits || meta.txn == 0 || meta.root.dirty_index().is_some() {
+    let ring_fits = (PAGE_BYTES_U64..=MOST_RING_BYTES).contains(&meta.ring_bytes)
+        && meta.ring_bytes.is_multiple_of(PAGE_BYTES_U64)
+        && meta.ring_start.is_multiple_of(ALIGN_BYTES);
+    let tree_fits = meta.pages < DIRTY_BIT
+        && meta.pages as usize <= capacity
+        && (meta.pages >= FIRST_PAGE || meta.generation == 0);
+    let counts_fit = [meta.generation, meta.txn, meta.ring_start]
+        .iter()
+        .all(|&count| count < MOST_COUNT);
+    let named = meta.txn > 0 && meta.root.dirty_index().is_none();
+    if !ring_fits || !tree_fits || !counts_fit || !named {
         return Err(OpenError::Meta { flaw: Flaw::Header });
     }
     let pages = Pages::new(backing, meta.pages);

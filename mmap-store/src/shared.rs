@@ -58,6 +58,8 @@ pub(crate) struct Sabotage {
     pub(crate) reuse_early: bool,
     /// Records of the ring are believed without their checksum.
     pub(crate) believe_records: bool,
+    /// Opening for writing does not walk the nodes.
+    pub(crate) believe_files: bool,
     /// Pages are believed without theirs.
     pub(crate) believe_pages: bool,
 }

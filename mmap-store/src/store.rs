@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::backing::Backing;
 use crate::backing::file::{self, FileOptions};
 use crate::backing::memory::MemoryBacking;
-use crate::check::{self, CheckReport};
+use crate::check::{self, CheckReport, Depth};
 use crate::error::{BeginError, CommitError, OpenError};
+use crate::format::ring::MOST_RING_BYTES;
 use crate::ids::PAGE_BYTES_U64;
 use crate::recovery::{self, How};
 use crate::shared::{Durability, Shared};
@@ -88,20 +89,21 @@ impl Options {
         self
     }
 
-    /// Whether opening walks the whole store, as [`Store::check`] does, before it trusts
-    /// any of it. Checksums find what happens by accident; a file that somebody forged
-    /// with the right checksums can let two entries share a page, and writing to such a
-    /// store changes bytes under readers or ends in a panic. So: for files from strangers.
+    /// Whether opening walks the whole store, as [`Store::check`] does. Without it,
+    /// opening for writing walks the nodes only, which is what writing relies on, and
+    /// large values are summed when they are read; opening for reading walks nothing.
     pub fn check(mut self, check: bool) -> Self {
         self.check = check;
         self
     }
 
     fn validate(&self) -> Result<(), OpenError> {
-        if self.ring_bytes < LEAST_RING_BYTES || !self.ring_bytes.is_multiple_of(PAGE_BYTES_U64) {
+        if !(LEAST_RING_BYTES..=MOST_RING_BYTES).contains(&self.ring_bytes)
+            || !self.ring_bytes.is_multiple_of(PAGE_BYTES_U64)
+        {
             return Err(OpenError::Option {
                 option: "ring_bytes",
-                reason: "a multiple of 4096 of at least 4096 is needed",
+                reason: "a multiple of 4096 between 4096 and 4 GiB is needed",
             });
         }
         let space = self.address_space.unwrap_or(1 << 40);
@@ -122,8 +124,10 @@ impl Options {
     ///
     /// # Complexity
     ///
-    /// After a clean close constant, but for reading the ring and the map of free pages
-    /// (a bit a page); after a crash also redoing what the ring holds.
+    /// For reading constant, but for reading the ring and the map of free pages (a bit a
+    /// page). For writing every node is read and summed, since a page that is written to
+    /// must be one that nobody reads (the chapter has figures); after a crash what the
+    /// ring holds is also done again.
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store, OpenError> {
         self.validate()?;
         let options = FileOptions {
@@ -225,7 +229,7 @@ impl Store {
 
     /// Walks everything and reports all that is wrong.
     pub fn check(&self) -> CheckReport {
-        check::check(&self.shared)
+        check::check(&self.shared, Depth::All)
     }
 
     /// Closes the store with a checkpoint, so that the next open has nothing to replay.
@@ -236,6 +240,11 @@ impl Store {
     /// As [`Store::checkpoint`].
     pub fn close(self) -> Result<(), CommitError> {
         self.close_now()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     fn close_now(&self) -> Result<(), CommitError> {

@@ -456,3 +456,40 @@ fn readers_move_between_threads() {
         scope.spawn(move || drop(read));
     });
 }
+
+/// A range is taken out whole, and nothing beside it, whatever its ends are.
+#[test]
+fn a_deleted_range_takes_what_lies_in_it() {
+    use core::ops::Bound::{Excluded, Included, Unbounded};
+    let dir = folder();
+    let (low, high) = (key(300), key(1700));
+    let bounds = [
+        (Included(&low[..]), Excluded(&high[..]), 300..1700),
+        (Excluded(&low[..]), Included(&high[..]), 301..1701),
+        (Unbounded, Included(&low[..]), 0..301),
+        (Included(&high[..]), Unbounded, 1700..2000),
+        (Unbounded, Unbounded, 0..2000),
+        (Included(&high[..]), Included(&low[..]), 0..0),
+    ];
+    for (start, end, gone) in bounds {
+        let store = options().open(dir.path()).expect("opens");
+        let mut txn = store.write().expect("the only writer");
+        let mut table = txn.table("ranges").expect("sound");
+        for number in 0..2000 {
+            table.put(&key(number), &value(number)).expect("sound");
+        }
+        let count = table.delete_range::<[u8]>((start, end)).expect("sound");
+        assert_eq!(count, gone.len() as u64);
+        txn.commit().expect("room");
+        store.close().expect("room");
+        let store = options().open(dir.path()).expect("opens");
+        let read = store.read();
+        let table = read.table("ranges").expect("sound").expect("made above");
+        for number in 0..2000 {
+            let found = table.get(&key(number)).expect("sound").is_some();
+            assert_eq!(found, !gone.contains(&number), "key {number}");
+        }
+        drop(read);
+        assert_eq!(store.check().problems, []);
+    }
+}

@@ -287,9 +287,12 @@ impl Backing for FileBacking {
         File::open(dir)?.sync_all()
     }
 
-    fn read_ring(&self) -> io::Result<Vec<u8>> {
-        let len = self.ring.metadata()?.len();
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    fn read_ring(&self, most: u64) -> io::Result<Vec<u8>> {
+        let len = self.ring.metadata()?.len().min(most);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len)?;
+        bytes.resize(len, 0);
         self.ring.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }

@@ -129,8 +129,10 @@ impl Backing for MemoryBacking {
         Ok(())
     }
 
-    fn read_ring(&self) -> io::Result<Vec<u8>> {
-        Ok(self.state.lock().ring.clone())
+    fn read_ring(&self, most: u64) -> io::Result<Vec<u8>> {
+        let ring = &self.state.lock().ring;
+        let len = usize::try_from(most).unwrap_or(usize::MAX).min(ring.len());
+        Ok(ring[..len].to_vec())
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The whole ring.
-    fn read_ring(&self) -> io::Result<Vec<u8>>;
+    /// The whole ring, or its first `most` bytes.
+    fn read_ring(&self, most: u64) -> io::Result<Vec<u8>>;
 }
 
 /// The bytes of the tree as they are seen.

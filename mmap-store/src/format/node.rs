@@ -22,6 +22,8 @@
 //! - I2: every entry lies in the heap.
 //! - I3: keys ascend strictly.
 //! - I4: `garbage` + the bytes of all entries = 4096 − `heap`.
+//! - I5: keys and values have lengths that the library writes; heads of shorter keys end
+//!   in zeros.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -35,7 +37,7 @@ use core::cmp::Ordering;
 use crate::error::Flaw;
 use crate::format::bytes::{slice, u16_at, u32_at, u64_at};
 use crate::format::table::LargeRef;
-use crate::ids::{Child, DIRTY_BIT, PAGE_BYTES, PageBuf};
+use crate::ids::{Child, DIRTY_BIT, ENTRY_BYTES, INLINE_BYTES, MAX_KEY_BYTES, PAGE_BYTES, PageBuf};
 
 pub(crate) const LEAF: u8 = 1;
 pub(crate) const INNER: u8 = 2;
@@ -44,6 +46,8 @@ pub(crate) const HEADER_BYTES: usize = 24;
 pub(crate) const LARGE_FLAG: u16 = 1 << 15;
 /// A tree of 2³¹ pages with two children a node is lower.
 pub(crate) const MAX_LEVEL: u8 = 40;
+/// No leaf has more entries: each takes four bytes, a head and a slot.
+pub(crate) const MOST_ENTRIES: u64 = 4096 / 10;
 /// Down to this many heads the search halves; the rest it counts.
 const COUNT_BELOW: usize = 32;
 
@@ -332,7 +336,24 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// Checks I2 to I4 (I1 is checked by `parse`).
+    /// Checks I5: what the editor counts on when it lays an entry out anew.
+    fn validate_lengths(&self, entry: &Entry<'_>, head: [u8; 4]) -> Result<(), Flaw> {
+        let key = self.prefix.len().wrapping_add(entry.key_len);
+        let held = key.wrapping_add(entry.value.len());
+        let long = self.is_leaf() && !entry.large;
+        if key > MAX_KEY_BYTES || (long && (entry.value.len() > INLINE_BYTES || held > ENTRY_BYTES))
+        {
+            return Err(Flaw::EntryBounds);
+        }
+        // What the head has beyond the key would order it otherwise than the key does.
+        let head = (u32::from_le_bytes(head) ^ 0x8000_0000).to_be_bytes();
+        if head.iter().skip(entry.key_len).any(|&byte| byte != 0) {
+            return Err(Flaw::KeyOrder);
+        }
+        Ok(())
+    }
+
+    /// Checks I2 to I5 (I1 is checked by `parse`).
     pub(crate) fn validate(&self) -> Result<(), Flaw> {
         let heap = usize::from(u16_at(self.bytes, 6).ok_or(Flaw::Header)?);
         let mut held = usize::from(u16_at(self.bytes, 16).ok_or(Flaw::Header)?);
@@ -353,6 +374,7 @@ impl<'a> Node<'a> {
                 continue;
             }
             let head = self.heads.get(index).ok_or(Flaw::Header)?;
+            self.validate_lengths(&entry, *head)?;
             let key = (i32::from_le_bytes(*head), entry.rest, entry.key_len);
             if before.is_some_and(|before| before >= key) {
                 return Err(Flaw::KeyOrder);

@@ -24,6 +24,8 @@ use crate::format::bytes::{slice, take, take_u32, u32_at, u64_at};
 pub(crate) const HEADER_BYTES: usize = 24;
 /// Records start at multiples of this many bytes.
 pub(crate) const ALIGN_BYTES: u64 = 8;
+/// The longest ring: opening reads it whole.
+pub(crate) const MOST_RING_BYTES: u64 = 1 << 32;
 /// The length that marks the jump to the start of the ring.
 const WRAP: u32 = u32::MAX;
 

@@ -15,8 +15,9 @@ use crate::simulation::crash::{MAP_BYTES, RING_BYTES, TABLES};
 use crate::simulation::oracle::{Op, Oracle, Random, dump};
 use crate::store::{Options, Store};
 
-/// A store with a history: its disk, and the states it went through.
-fn sound(random: &mut Random) -> (Wreck, Oracle) {
+/// A store with a history: its disk, closed or as the power cut leaves it, and the states
+/// it went through.
+fn sound(random: &mut Random, closed: bool) -> (Wreck, Oracle) {
     let backing = Arc::new(MemoryBacking::new(MAP_BYTES, RING_BYTES).expect("address space"));
     let store = Options::new().open_backing(Arc::clone(&backing) as _, true);
     let store = store.expect("a new store");
@@ -24,6 +25,9 @@ fn sound(random: &mut Random) -> (Wreck, Oracle) {
     let mut ops: Vec<Op> = (0..400).map(|_| random.op()).collect();
     ops.push(Op::Commit(Durability::Durable));
     oracle.drive(&store, &ops).expect("a sound disk");
+    if closed {
+        store.checkpoint().expect("a sound disk");
+    }
     (backing.wreck(), oracle)
 }
 
@@ -76,9 +80,17 @@ struct Outcome {
 
 fn damaged_stores(count: usize, options: &Options) -> Outcome {
     let mut random = Random::new(5);
-    let (whole, oracle) = sound(&mut random);
+    let cut = sound(&mut random, false);
+    let closed = sound(&mut random, true);
+    let read_only = options.clone().read_only(true);
     let mut outcome = Outcome::default();
-    for _ in 0..count {
+    for number in 0..count {
+        // Opening for writing walks every node, opening for reading none.
+        let ((whole, oracle), options) = if number % 2 == 0 {
+            (&cut, options)
+        } else {
+            (&closed, &read_only)
+        };
         let mut disk = whole.clone();
         damage(&mut random, &mut disk, true);
         if random.below(8) == 0 {
@@ -129,7 +141,7 @@ fn a_missing_checksum_of_pages_is_caught() {
 #[test]
 fn forged_files_that_pass_the_check_can_be_used() {
     let mut random = Random::new(8);
-    let (whole, _) = sound(&mut random);
+    let (whole, _) = sound(&mut random, false);
     let mut options = Options::new().check(true);
     options.sabotage.believe_pages = true;
     let (mut used, mut refused) = (0, 0);
@@ -158,8 +170,8 @@ fn forged_files_that_pass_the_check_can_be_used() {
 #[test]
 fn forged_files_can_be_read_without_the_check() {
     let mut random = Random::new(9);
-    let (whole, _) = sound(&mut random);
-    let mut options = Options::new();
+    let (whole, _) = sound(&mut random, true);
+    let mut options = Options::new().read_only(true);
     options.sabotage.believe_pages = true;
     let mut failed = 0;
     for _ in 0..1_500 {

@@ -4,8 +4,9 @@ use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
 use crate::error::{Flaw, ReadError, damaged};
+use crate::format::node::MAX_LEVEL;
 use crate::format::table::LargeRef;
-use crate::ids::{Child, PAGE_BYTES};
+use crate::ids::{Child, ENTRY_BYTES, INLINE_BYTES, PAGE_BYTES};
 use crate::tree::edit::{Item, child_bytes, own};
 use crate::tree::pack::{Share, cut, fill, separator, unpack};
 use crate::tree::search::{leaf_of, node_at};
@@ -13,9 +14,9 @@ use crate::tree::work::{Source, Work};
 
 /// A node with less than this in it looks for a neighbour to join.
 const LEAST_USED_BYTES: usize = PAGE_BYTES / 4;
-/// Values above this go to pages of their own, so that a leaf holds at least two entries
-/// of short keys.
-pub(crate) const INLINE_BYTES: usize = 1536;
+/// Room for the levels that one change can add below the highest level there may be. No
+/// tree that this library grew comes near; a forged one is met with an error.
+const HIGHEST_CHANGED: u8 = MAX_LEVEL - 4;
 
 /// The nodes from the root to a leaf, all in memory, and the index taken in each.
 type Path = Vec<(Child, usize)>;
@@ -32,6 +33,9 @@ fn dirty_path(
     root: &mut Child,
     key: &[u8],
 ) -> Result<(Path, bool), ReadError> {
+    if work.node(*root)?.level() > HIGHEST_CHANGED {
+        return Err(damaged(root.page, Flaw::Level));
+    }
     *root = work.make_dirty(*root)?;
     let (mut at, mut path) = (*root, Path::new());
     loop {
@@ -68,7 +72,7 @@ pub(crate) fn put(
     let (path, exists) = dirty_path(work, root, key)?;
     let &(leaf, index) = path.last().expect("a path ends in a leaf");
     // A long key and a long value together could be more than a page.
-    let large = value.len() > INLINE_BYTES || key.len() + value.len() > PAGE_BYTES / 2 + 512;
+    let large = value.len() > INLINE_BYTES || key.len() + value.len() > ENTRY_BYTES;
     let reference;
     let stored = if large {
         reference = work.keep_large(value).encode();

@@ -5,7 +5,9 @@ use core::cmp::Ordering;
 use core::ops::{Bound, RangeBounds};
 
 use crate::error::{Flaw, ReadError, damaged};
+use crate::format::node::MOST_ENTRIES;
 use crate::format::table::TableRecord;
+use crate::ids::Child;
 use crate::pages::Pages;
 use crate::shared::Shared;
 use crate::sync::AtomicU64;
@@ -84,6 +86,10 @@ impl<'s> ReadTxn<'s> {
         };
         let page = self.version.root.page;
         let record = TableRecord::decode(record).ok_or(damaged(page, Flaw::Record))?;
+        // No pages hold more: a walk that believes the number ends.
+        if record.len > u64::from(pages.len()) * MOST_ENTRIES {
+            return Err(damaged(page, Flaw::Record));
+        }
         Ok(Some(Table { pages, record }))
     }
 }
@@ -190,6 +196,8 @@ impl<'t> Table<'t> {
             pages,
             front,
             back,
+            left: self.record.len,
+            root,
             key: Vec::new(),
         })
     }
@@ -220,12 +228,22 @@ pub struct Range<'t> {
     pages: &'t Pages,
     front: Cursor,
     back: Cursor,
+    /// Entries that may still come: a forged tree that reaches its leaves over and over
+    /// ends in an error instead of never.
+    left: u64,
+    root: Child,
     key: Vec<u8>,
 }
 
 impl<'t> Range<'t> {
     fn is_done(&self) -> bool {
         self.front.order(&self.back) != Ordering::Less
+    }
+
+    fn count(&mut self) -> Result<(), ReadError> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or(damaged(self.root.page, Flaw::Record))?;
+        Ok(())
     }
 
     /// The next entry from the front.
@@ -241,6 +259,7 @@ impl<'t> Range<'t> {
         if self.is_done() {
             return Ok(None);
         }
+        self.count()?;
         let value = self.front.entry(self.pages, &mut self.key)?;
         self.front.forward(self.pages)?;
         Ok(value.map(|value| (self.key.as_slice(), value)))
@@ -255,6 +274,7 @@ impl<'t> Range<'t> {
         if self.is_done() || !self.back.back(self.pages)? {
             return Ok(None);
         }
+        self.count()?;
         let value = self.back.entry(self.pages, &mut self.key)?;
         Ok(value.map(|value| (self.key.as_slice(), value)))
     }

@@ -1,16 +1,16 @@
 //! Changing the store: one transaction at a time, all or nothing.
 
+use core::ops::{Bound, RangeBounds};
+
 use crate::error::{Flaw, ReadError, WriteError, damaged};
 use crate::format::ring::{self, Change};
 use crate::format::table::TableRecord;
-use crate::ids::Child;
+use crate::ids::{Child, MAX_KEY_BYTES};
 use crate::shared::{Head, Shared};
 use crate::sync::MutexGuard;
+use crate::tree::cursor::Cursor;
 use crate::tree::work::Work;
 use crate::tree::{mutate, search};
-
-/// Longest key, in bytes: with its place in a node it takes about half a page.
-pub const MAX_KEY_BYTES: usize = 2048;
 
 /// A table that the transaction has looked at.
 #[derive(Debug)]
@@ -225,6 +225,43 @@ impl TableMut<'_, '_> {
             self.txn.log(self.index, key, None);
         }
         Ok(existed)
+    }
+
+    /// Takes the entries whose keys lie in `bounds` out; how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`TableMut::delete`]; what was taken out before the error stays out.
+    ///
+    /// # Complexity
+    ///
+    /// One look-up, one deletion and one line in the record of the ring for each entry.
+    pub fn delete_range<K: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        bounds: impl RangeBounds<K>,
+    ) -> Result<u64, WriteError> {
+        self.check_whole()?;
+        let (start, after) = match bounds.start_bound() {
+            Bound::Included(key) => (key.as_ref(), false),
+            Bound::Excluded(key) => (key.as_ref(), true),
+            Bound::Unbounded => (&[][..], false),
+        };
+        let (mut key, mut count) = (Vec::new(), 0);
+        loop {
+            // All entries between `start` and the next one are gone already.
+            let cursor = Cursor::seek(&self.txn.work, self.root(), start, after)?;
+            let found = cursor.entry(&self.txn.work, &mut key)?.is_some();
+            let inside = match bounds.end_bound() {
+                Bound::Included(end) => key.as_slice() <= end.as_ref(),
+                Bound::Excluded(end) => key.as_slice() < end.as_ref(),
+                Bound::Unbounded => true,
+            };
+            if !found || !inside {
+                return Ok(count);
+            }
+            self.delete(&key)?;
+            count += 1;
+        }
     }
 
     /// After a failure half way the nodes in memory may not be a tree any more.
