@@ -4,29 +4,51 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use core::slice;
 
+use crate::chunk::MOST_OBJECTS;
 use crate::error::TryGetError;
 use crate::guard::Pooled;
 use crate::inner::{Inner, Slot};
 use crate::pool::Pool;
 use crate::recycle::Recycle;
+#[cfg(feature = "std")]
+use crate::wait::Grant;
 
 impl<T, R: Recycle<T>> Pool<T, R> {
     /// Gets `count` objects, or none, without waiting, and appends them to `into`.
     ///
     /// # Errors
     ///
-    /// As [`Pool::try_get`]; what was got by then is returned.
+    /// As [`Pool::try_get`]; what was got by then is returned. `Empty` also if `count` is
+    /// above the capacity. Of two calls at the same time that cannot both be served, neither
+    /// may be: each holds what the other misses.
     #[track_caller]
     pub fn try_get_many<'p>(
         &'p self,
         count: usize,
         into: &mut Vec<Pooled<'p, T, R>>,
     ) -> Result<(), TryGetError<R::Error>> {
-        let before = into.len();
-        into.reserve(count);
+        let wanted = self.wanted(count, into).ok_or(TryGetError::Empty)?;
+        self.fill(into.len(), wanted, into)
+    }
+
+    /// The length that `into` is to have; `None` if there can never be so many objects.
+    fn wanted(&self, count: usize, into: &[Pooled<'_, T, R>]) -> Option<usize> {
+        let most = self.inner().shared.capacity().min(MOST_OBJECTS);
+        into.len().checked_add(count).filter(|_| count <= most)
+    }
+
+    /// Gets objects until `into` has the length `wanted`; back to `before` on failure.
+    #[track_caller]
+    fn fill<'p>(
+        &'p self,
+        before: usize,
+        wanted: usize,
+        into: &mut Vec<Pooled<'p, T, R>>,
+    ) -> Result<(), TryGetError<R::Error>> {
         loop {
-            get_hot(self.inner(), before + count - into.len(), into);
-            if into.len() == before + count {
+            reserve_some(into, wanted);
+            get_hot(self.inner(), wanted - into.len(), into);
+            if into.len() == wanted {
                 return Ok(());
             }
             match self.try_get() {
@@ -42,7 +64,8 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     /// Gets `count` objects and appends them to `into`; waits for what is missing if the pool
     /// is bounded. One call at a time collects, so that two which need more than is there
     /// do not hold half each and wait for ever; who gets single objects waits beside it,
-    /// in order of arrival.
+    /// in order of arrival. New objects are created after that, when nobody waits for this
+    /// call any more.
     ///
     /// # Errors
     ///
@@ -56,39 +79,93 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         count: usize,
         into: &mut Vec<Pooled<'p, T, R>>,
     ) -> Result<(), TryGetError<R::Error>> {
+        let wanted = self.wanted(count, into).ok_or(TryGetError::Empty)?;
         let before = into.len();
-        into.reserve(count);
+        if self.inner().shared.capacity() == usize::MAX {
+            // Nobody waits for an object.
+            return self.fill(before, wanted, into);
+        }
+        reserve_some(into, wanted);
         get_hot(self.inner(), count, into);
-        if into.len() == before + count {
+        if into.len() == wanted {
             return Ok(());
         }
+        self.inner().surrender();
         // What was got goes back: who waits for the turn holds nothing that others wait for.
         into.truncate(before);
-        if count > self.inner().shared.capacity() {
-            return Err(TryGetError::Empty);
-        }
-        let _turn = self.inner().turn();
-        while into.len() < before + count {
-            match self.get() {
-                Ok(one) => into.push(one),
+        for grant in self.collect(count) {
+            match self.redeem(grant) {
+                Ok(slot) => into.push(self.guard(slot)),
                 Err(error) => {
                     into.truncate(before);
                     return Err(TryGetError::Create(error));
                 }
             }
-            get_hot(self.inner(), before + count - into.len(), into);
         }
         Ok(())
     }
 
+    /// Waits for `count` grants, in its turn. No recycler runs meanwhile.
+    #[cfg(feature = "std")]
+    fn collect(&self, count: usize) -> Grants<'_, T, R> {
+        let mut grants = Grants {
+            pool: self,
+            grants: Vec::new(),
+        };
+        let _turn = self.inner().turn();
+        let held = &mut grants.grants;
+        while held.len() < count {
+            let grant = self.inner().take_slow_quietly();
+            held.push(grant.unwrap_or_else(|| self.wait()));
+            // Room first: nothing may allocate while the cache is looked at.
+            let more = (count - held.len()).min(BATCH_SLOTS);
+            held.reserve(more);
+            self.inner()
+                .take_hot_many(more, |slot| held.push(Grant::Idle(slot)));
+        }
+        grants
+    }
+
     /// Returns many objects: the same as dropping each guard, for less.
     ///
-    /// Should an object's reset panic, what follows is returned all the same.
+    /// Without a bound, up to 32 are on their way back while the iterator goes on: an object
+    /// that is got meanwhile may be a new one. Should an object's reset panic, what follows
+    /// is returned all the same.
     pub fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Pooled<'p, T, R>>) {
+        if self.inner().shared.capacity() != usize::MAX {
+            // Somebody may wait for each of them, the iterator itself perhaps.
+            guards.into_iter().for_each(drop);
+            return;
+        }
         let mut batch = Batch::new(self.inner());
         let mut len = 0;
         for guard in guards {
             len = batch.put(guard, len);
+        }
+    }
+}
+
+/// Grants that were collected; those that are not taken out go back.
+#[cfg(feature = "std")]
+struct Grants<'p, T, R: Recycle<T>> {
+    pool: &'p Pool<T, R>,
+    grants: Vec<Grant>,
+}
+
+#[cfg(feature = "std")]
+impl<T, R: Recycle<T>> Iterator for Grants<'_, T, R> {
+    type Item = Grant;
+
+    fn next(&mut self) -> Option<Grant> {
+        self.grants.pop()
+    }
+}
+
+#[cfg(feature = "std")]
+impl<T, R: Recycle<T>> Drop for Grants<'_, T, R> {
+    fn drop(&mut self) {
+        while let Some(grant) = self.grants.pop() {
+            self.pool.pass_on(grant);
         }
     }
 }
@@ -169,6 +246,11 @@ impl<T, R: Recycle<T>> Drop for Batch<'_, T, R> {
             self.flush();
         }
     }
+}
+
+/// Makes room for some more guards, up to the length `wanted`, which may be far off.
+fn reserve_some<T>(into: &mut Vec<T>, wanted: usize) {
+    into.reserve((wanted - into.len()).min(1024));
 }
 
 /// Appends up to `count` guards over objects of the thread's cache to `into`, which has room

@@ -19,9 +19,9 @@ const LARGEST_BYTES: usize = 1 << 20;
 ///
 /// A buffer comes with at least the room that was asked for, empty; what is asked for beyond
 /// the largest class is allocated and freed as without a pool. A buffer that has outgrown
-/// its class is dropped when it comes back.
+/// its class, or whose memory was taken out, is dropped when it comes back.
 ///
-/// | class | a buffer of it holds | comes back if its capacity is at most |
+/// | class | a buffer of it holds | is kept if its capacity is at least that, and at most |
 /// |---|---|---|
 /// | `n` | `512 << n` bytes | twice that, less one |
 ///
@@ -71,8 +71,11 @@ impl BufferPool {
         let classes = (0..classes)
             .map(|class| {
                 let bytes = SMALLEST_BYTES << class;
-                let recycler = Cleared::new().room(bytes).retain_up_to(2 * bytes - 1);
-                let Ok(pool) = options.build_with(recycler);
+                let recycler = Cleared::new()
+                    .room(bytes)
+                    .retain_from(bytes)
+                    .retain_up_to(2 * bytes - 1);
+                let Ok(pool) = options.clone().weight(bytes).build_with(recycler);
                 pool
             })
             .collect();
@@ -103,7 +106,12 @@ impl BufferPool {
     /// Room of a new buffer in bytes, and metrics, of each class.
     pub fn metrics(&self) -> impl Iterator<Item = (usize, Metrics)> + '_ {
         let classes = self.classes.iter().enumerate();
-        classes.map(|(class, pool)| (SMALLEST_BYTES << class, pool.metrics()))
+        classes.map(|(class, pool)| {
+            let bytes = SMALLEST_BYTES << class;
+            let mut metrics = pool.metrics();
+            metrics.class = Some(bytes);
+            (bytes, metrics)
+        })
     }
 }
 

@@ -49,6 +49,8 @@ use crate::sync::{
 pub(crate) const CACHE_SLOTS: usize = if cfg!(loom) { 4 } else { 128 };
 /// Pops between two visits of the slow path by a thread that always hits.
 const BUDGET: u64 = if cfg!(loom) { 8 } else { 1 << 14 };
+/// The same while there are objects to be dropped, a few a visit.
+const HURRIED_BUDGET: u64 = 64;
 
 /// Index of the first entry; a tail of this value says empty.
 const BASE: usize = 1;
@@ -65,6 +67,8 @@ pub(crate) struct CacheState {
     pub(crate) closed: bool,
     /// Pops that hit, up to the last visit of the slow path.
     pub(crate) hits: u64,
+    /// What the budget was then.
+    granted: u64,
 }
 
 /// What was pushed from this index on must not stay: see [`Cache::settle_push`].
@@ -123,6 +127,7 @@ impl Cache {
                 drained_to: BASE,
                 closed: false,
                 hits: 0,
+                granted: BUDGET,
             }),
             entries: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
         }
@@ -337,9 +342,10 @@ impl Cache {
         held.hits += self.budget.with_mut(|budget| {
             // SAFETY: as in `spend`; called by the owner.
             let budget = unsafe { &mut *budget };
-            let spent = BUDGET - *budget;
+            let spent = held.granted - *budget;
             if !left_out(Step::RenewBudget) {
                 *budget = BUDGET;
+                held.granted = BUDGET;
             }
             spent
         });
@@ -356,6 +362,15 @@ impl Cache {
             self.tail.store(to, Ordering::Release);
         }
         self.validate(held);
+    }
+
+    /// Owner, normalised: wants to be back on the slow path soon.
+    pub(crate) fn hurry(&self, held: &mut CacheState) {
+        held.granted = BUDGET.min(HURRIED_BUDGET);
+        self.budget.with_mut(|budget| {
+            // SAFETY: as in `spend`; called by the owner.
+            unsafe { *budget = held.granted };
+        });
     }
 
     #[inline(always)]

@@ -22,6 +22,7 @@
 //! - S2: a link's `slot` is not null while the slot is not in a dormant chunk.
 //! - S3: every slot is in exactly one place: the vacant stack, a dormant chunk, or the
 //!   hands (and stacks and caches) of the pool.
+//! - S4: `dormant` lists each chunk without memory once.
 
 use alloc::alloc::{alloc, dealloc, handle_alloc_error};
 use alloc::vec::Vec;
@@ -67,6 +68,8 @@ struct Chunk {
 #[derive(Debug, Default)]
 struct Chunks {
     all: Vec<Chunk>,
+    /// Places in `all` of the dormant ones, so that growth need not look for one.
+    dormant: Vec<usize>,
     next_index: u32,
 }
 
@@ -94,6 +97,9 @@ unsafe impl Send for Storage {}
 // SAFETY: as for `Send`; what lies behind a slot's pointer is its holder's affair.
 unsafe impl Sync for Storage {}
 
+/// No pool has more: what an index can name, less the one that means "none".
+pub(crate) const MOST_OBJECTS: usize = (u32::MAX - 1) as usize;
+
 /// A chunk has about this many bytes, and at least one slot.
 const CHUNK_BYTES: usize = 64 * 1024;
 const MOST_SLOTS_PER_CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
@@ -112,9 +118,7 @@ impl Storage {
             .and_then(|size| Layout::from_size_align(size, align).ok())
             .expect("an object of this size does not fit into the address space")
             .pad_to_align();
-        let most_slots = u32::try_from(most_slots)
-            .unwrap_or(u32::MAX)
-            .min(u32::MAX - 1);
+        let most_slots = u32::try_from(most_slots.min(MOST_OBJECTS)).unwrap_or(u32::MAX - 1);
         let per_chunk = (CHUNK_BYTES / slot.size())
             .clamp(1, MOST_SLOTS_PER_CHUNK)
             .min(most_slots as usize)
@@ -182,24 +186,27 @@ impl Storage {
             // Somebody grew it, or trim put slots back, while we waited for the lock.
             return Ok(());
         }
-        let place = match chunks.all.iter().position(|chunk| chunk.memory.is_none()) {
-            Some(place) => place,
+        let place = match chunks.dormant.last() {
+            Some(&place) => place,
             None => {
                 let first = chunks.next_index;
                 let len = self.slots_per_chunk.min(self.most_slots - first);
                 if len == 0 {
                     return Err(NoSlot);
                 }
+                let place = chunks.all.len();
                 chunks.all.push(Chunk {
                     first,
                     len,
                     memory: None,
                 });
                 chunks.next_index = first + len;
-                chunks.all.len() - 1
+                chunks.dormant.push(place);
+                place
             }
         };
         self.open(&mut chunks.all[place]);
+        chunks.dormant.pop();
         Ok(())
     }
 
@@ -244,6 +251,7 @@ impl Storage {
     /// Who wants a vacant slot meanwhile waits for the lock in `grow`.
     pub(crate) fn release_vacant_chunks(&self) -> usize {
         let mut chunks = self.chunks.lock();
+        let Chunks { all, dormant, .. } = &mut *chunks;
         let mut vacant = Vec::new();
         while let Some(index) = self.vacant.pop(&self.links) {
             vacant.push(index);
@@ -252,12 +260,13 @@ impl Storage {
         let mut released = 0;
         let mut kept = Vec::new();
         let mut rest = vacant.as_slice();
-        for chunk in &mut chunks.all {
+        for (place, chunk) in all.iter_mut().enumerate() {
             let end = rest.partition_point(|&index| index < chunk.first + chunk.len);
             let (here, later) = rest.split_at(end);
             rest = later;
             if here.len() == chunk.len as usize && chunk.memory.is_some() {
                 released += self.close(chunk);
+                dormant.push(place);
             } else {
                 kept.extend_from_slice(here);
             }

@@ -98,6 +98,7 @@ hashed! {
 #[must_use = "a recycler does nothing outside a pool"]
 pub struct Cleared {
     room: usize,
+    fewest: usize,
     most: usize,
 }
 
@@ -106,6 +107,7 @@ impl Cleared {
     pub const fn new() -> Self {
         Self {
             room: 0,
+            fewest: 0,
             most: usize::MAX,
         }
     }
@@ -113,6 +115,13 @@ impl Cleared {
     /// New collections have room for `elements`.
     pub const fn room(mut self, elements: usize) -> Self {
         self.room = elements;
+        self
+    }
+
+    /// A collection that comes back with room for fewer than `elements` is dropped
+    /// ([`DropReason::TooSmall`]): its holder took the memory out or shrank it.
+    pub const fn retain_from(mut self, elements: usize) -> Self {
+        self.fewest = elements;
         self
     }
 
@@ -145,8 +154,11 @@ impl<C: Collection> Recycle<C> for Cleared {
 
     #[inline]
     fn keep(&self, collection: &C) -> Keep {
-        if collection.room() > self.most {
+        let room = collection.room();
+        if room > self.most {
             Keep::Drop(DropReason::TooBig)
+        } else if room < self.fewest {
+            Keep::Drop(DropReason::TooSmall)
         } else {
             Keep::Keep
         }

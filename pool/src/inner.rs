@@ -25,10 +25,10 @@ use core::task::Waker;
 use crate::cache::Cache;
 #[cfg(feature = "std")]
 use crate::cache::Refused;
-use crate::chunk::Object;
+use crate::chunk::{MOST_OBJECTS, Object};
 use crate::holders::Holders;
 use crate::recycle::{DropReason, Keep, Place, Recycle};
-use crate::shared::{Limits, Put, Shared};
+use crate::shared::{Bounds, Limits, Put, Shared};
 use crate::wait::Grant;
 pub(crate) use crate::wait::wake_all;
 
@@ -59,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) retain: usize,
     pub(crate) name: &'static str,
     pub(crate) track_holders: bool,
+    pub(crate) weight: usize,
     #[cfg(feature = "std")]
     pub(crate) idle_decay: Option<core::time::Duration>,
 }
@@ -67,12 +68,12 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     const LAYOUT: Layout = Layout::new::<T>();
 
     pub(crate) fn new(options: &Options, recycle: R) -> NonNull<Self> {
-        let limits = Limits::new(
-            Self::LAYOUT,
-            options.capacity,
-            options.retain,
-            !options.track_holders,
-        );
+        let limits = Limits::new(Bounds {
+            capacity: options.capacity,
+            retain: options.retain,
+            weight: Self::LAYOUT.size().saturating_add(options.weight),
+            caches: !options.track_holders,
+        });
         let inner = Box::new(Self {
             shared: Shared::new(Self::LAYOUT, limits),
             #[cfg(feature = "std")]
@@ -116,8 +117,12 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         let _ = (count, take);
     }
 
-    /// The cache of the calling thread, made if need be.
+    /// The cache of the calling thread, made if need be. `None` also where gets and returns
+    /// must not pass by the slow path's eyes: then nothing is ever in the hot table.
     fn cache(&self) -> Option<Arc<Cache>> {
+        if !self.shared.caches_open() {
+            return None;
+        }
         #[cfg(feature = "std")]
         // SAFETY: `self` is borrowed, so the pool is live now; `close` marks the caches.
         return unsafe {
@@ -135,8 +140,24 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     #[cold]
     #[inline(never)]
     pub(crate) fn take_slow(&self) -> Option<Grant> {
-        self.tick();
+        let cache = self.cache();
+        self.tick(cache.as_deref());
+        self.shared.take_slow(cache.as_deref())
+    }
+
+    /// As [`Inner::take_slow`], for the holder of the turn: no destructor runs.
+    #[cfg(feature = "std")]
+    pub(crate) fn take_slow_quietly(&self) -> Option<Grant> {
         self.shared.take_slow(self.cache().as_deref())
+    }
+
+    /// To be called by who found no slot in the thread's cache and does not go to the slow
+    /// path at once.
+    #[cfg(feature = "std")]
+    pub(crate) fn surrender(&self) {
+        if let Some(cache) = self.cache() {
+            self.shared.surrender(&cache);
+        }
     }
 
     /// The turn to collect many objects, waiting. It protects nothing but the wait: one who
@@ -148,30 +169,42 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Lets the decay look at the clock.
-    fn tick(&self) {
+    /// Lets the decay look at the clock, and drops a few of the objects that are too many.
+    fn tick(&self, cache: Option<&Cache>) {
         #[cfg(feature = "std")]
         if let Some(mut epoch) = self.decay.as_ref().and_then(|decay| decay.begin_epoch()) {
-            let this = NonNull::from(self);
-            epoch.low = self.shared.decay(epoch.last_low, |slot| {
-                // SAFETY: idle slots that were taken out; the pool is open (`&self` came
-                // from its handle), so it does not go with them.
-                unsafe { Self::destroy(this, slot, DropReason::Idle) };
-            });
+            epoch.low = self.shared.decay(epoch.last_low);
         }
+        if !self.shared.has_excess() {
+            return;
+        }
+        // Destructors may panic, and we would not come to the slow path.
+        if let Some(cache) = cache {
+            self.shared.surrender(cache);
+        }
+        self.shared.shed(|slot, reason| {
+            // SAFETY: idle slots that were taken out; the pool is open (`&self` came from
+            // its handle), so it does not go with them.
+            unsafe { Self::destroy(NonNull::from(self), slot, reason) };
+        });
     }
 
     /// Creates an object with a permit. The permit is given back if that fails.
     pub(crate) fn create(&self) -> Result<Slot, R::Error> {
-        let Ok(slot) = self.shared.storage().take_vacant() else {
-            wake_all(self.release_open_permit());
-            panic!("a pool holds at most 2³² − 2 objects");
-        };
+        let slot = self.vacant();
         let unfinished = Unfinished { inner: self, slot };
         self.fill(slot)?;
         mem::forget(unfinished);
         self.shared.counters.note_created();
         Ok(slot)
+    }
+
+    /// An empty slot for a permit.
+    fn vacant(&self) -> Slot {
+        self.shared.storage().take_vacant().unwrap_or_else(|_| {
+            wake_all(self.release_open_permit());
+            panic!("a pool holds at most {MOST_OBJECTS} objects");
+        })
     }
 
     /// Runs the recycler on an empty slot; generic in the brand, so that each call has its
@@ -186,13 +219,10 @@ impl<T, R: Recycle<T>> Inner<T, R> {
 
     /// Puts an object that was made elsewhere into a slot, with a permit.
     pub(crate) fn place(&self, object: T) -> Slot {
-        let slot = self
-            .shared
-            .storage()
-            .take_vacant()
-            .expect("a pool holds at most 2³² − 2 objects");
+        let slot = self.vacant();
         // SAFETY: the slot is vacant and ours.
         unsafe { Self::object(slot).write(object) };
+        self.shared.counters.note_created();
         slot
     }
 
@@ -399,13 +429,15 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         unsafe { Self::object(slot).read() }
     }
 
-    /// Closes the pool's handle: drops what is idle, and the pool itself if nothing is out.
+    /// Closes the pool's handle and drops what is idle. Returns whether nothing is out any
+    /// more: then the caller frees the pool. Not done here, for the recycler's destructor may
+    /// panic, and a panic that leaves here means "call again".
     ///
     /// # Safety
     ///
     /// Called by the owner of the handle, which nobody borrows; not used afterwards, but
-    /// for calling it again after a panic.
-    pub(crate) unsafe fn close(inner: NonNull<Self>) {
+    /// for calling it again after a panic, and for `free` if that is the answer.
+    pub(crate) unsafe fn close(inner: NonNull<Self>) -> bool {
         // SAFETY: live: the handle is open.
         let shared = unsafe { &inner.as_ref().shared };
         for index in 0..shared.storage().slots() {
@@ -416,20 +448,16 @@ impl<T, R: Recycle<T>> Inner<T, R> {
                 unsafe { Self::destroy(inner, slot, DropReason::Closed) };
             }
         }
-        let last = shared.close(|slot| {
+        shared.close(|slot| {
             // SAFETY: an idle slot that was taken out; the handle keeps the pool.
             unsafe { Self::destroy(inner, slot, DropReason::Closed) };
-        });
-        if last {
-            // SAFETY: the last reference is gone (O2).
-            unsafe { Self::free(inner) };
-        }
+        })
     }
 
     /// # Safety
     ///
     /// The count of references has reached zero, and the caller saw it.
-    unsafe fn free(inner: NonNull<Self>) {
+    pub(crate) unsafe fn free(inner: NonNull<Self>) {
         // SAFETY: leaked from a box in `new`, used by nobody any more.
         drop(unsafe { Box::from_raw(inner.as_ptr()) });
     }
@@ -442,7 +470,6 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             // SAFETY: an idle slot that was taken out; the pool is open.
             unsafe { Self::destroy(NonNull::from(self), slot, DropReason::Idle) };
         });
-        self.shared.storage().release_vacant_chunks();
         dropped
     }
 

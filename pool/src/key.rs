@@ -62,6 +62,12 @@ const fn generation(state: u64) -> u32 {
 }
 
 impl KeyState {
+    /// A state whose next key is the last before generations wrap.
+    #[cfg(test)]
+    pub(crate) fn of_last_generation() -> Self {
+        Self(AtomicU64::new(u64::from(u32::MAX >> 1) << 33))
+    }
+
     /// Publishes the slot, which is the caller's, with one reference: the key's.
     pub(crate) fn publish(&self, index: u32) -> Key {
         // Release: pairs with the Acquire in `enter`, which then sees the object.
@@ -117,7 +123,13 @@ impl KeyState {
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |state| {
                 let valid = state & PUBLISHED != 0 && generation(state) == key.generation;
                 let raise = GENERATION * u64::from(!left_out(Step::RaiseGeneration));
-                valid.then(|| (state - PUBLISHED - REFERENCE).wrapping_add(raise))
+                let removed = state.wrapping_sub(PUBLISHED + REFERENCE);
+                let next = if left_out(Step::WrapGeneration) {
+                    removed.saturating_add(raise)
+                } else {
+                    removed.wrapping_add(raise)
+                };
+                valid.then_some(next)
             })
             .ok()?;
         Some(before & REFERENCES == REFERENCE)
@@ -131,7 +143,7 @@ mod tests {
     /// A wrapping generation must not run into the bits beside it.
     #[test]
     fn the_last_generation_wraps_to_the_first_and_spares_its_neighbours() {
-        let state = KeyState(AtomicU64::new(u64::from(u32::MAX >> 1) << 33));
+        let state = KeyState::of_last_generation();
         let last = state.publish(7);
         assert_eq!(last.generation, u32::MAX >> 1);
         assert!(state.enter(last));

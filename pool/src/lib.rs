@@ -158,7 +158,7 @@ pub use holders::Holder;
 pub use key::Key;
 #[cfg(not(loom))]
 pub use keyed::Keyed;
-pub use metrics::{Dropped, Metrics, WaitHistogram};
+pub use metrics::{Dropped, Metrics, MetricsPage, WaitHistogram};
 #[cfg(not(loom))]
 pub use pool::{Builder, Get, Pool};
 pub use recycle::{CreateReset, DropReason, Keep, Place, Placed, Recycle, TryCreate};

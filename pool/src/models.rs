@@ -4,6 +4,8 @@
 //! ([`Step`]): the twin shows that the model would see it. The objects are cells that loom
 //! watches: two users at once, or one who does not see what the last did, is an error.
 
+mod exit;
+mod keys;
 mod waiting;
 
 use alloc::boxed::Box;
@@ -17,9 +19,8 @@ use loom::thread;
 use crate::cache::Cache;
 use crate::chunk::{Object, Storage};
 use crate::depot::Depot;
-use crate::key::KeyState;
 use crate::metrics::Metrics;
-use crate::shared::{Limits, Put, Shared};
+use crate::shared::{Bounds, Limits, Put, Shared};
 use crate::stack::IndexStack;
 use crate::sync::{Step, UnsafeCell, without};
 use crate::wait::Grant;
@@ -59,7 +60,12 @@ struct World {
 impl World {
     /// Leaked: a model that fails must not run destructors outside of loom.
     fn new(capacity: usize) -> &'static Self {
-        let limits = Limits::new(Layout::new::<u32>(), capacity, usize::MAX, true);
+        let limits = Limits::new(Bounds {
+            capacity,
+            retain: usize::MAX,
+            weight: 4,
+            caches: true,
+        });
         Box::leak(Box::new(Self {
             shared: Shared::new(Layout::new::<u32>(), limits),
             objects: Objects::new(),
@@ -368,29 +374,6 @@ fn loom_without_the_owners_barrier_a_push_of_many_goes_unseen() {
     without(Step::LightBarrier, drain_against_push_many);
 }
 
-fn exit_against_get() {
-    model(|| {
-        let world = World::new(1);
-        let cache = world.filled(1);
-        let leaver = {
-            thread::spawn(move || {
-                // SAFETY: the world outlives both threads.
-                unsafe { Shared::abandon(NonNull::from(&world.shared), &cache) };
-            })
-        };
-        let cache = world.cache();
-        let slot = world.get(&cache);
-        leaver.join().unwrap();
-        assert!(!world.put(&cache, slot));
-        world.get(&cache);
-    });
-}
-
-#[test]
-fn loom_what_an_exiting_thread_leaves_is_found() {
-    exit_against_get();
-}
-
 fn no_false_empty() {
     model(|| {
         let world = World::new(2);
@@ -446,10 +429,9 @@ fn decay() {
         let decays = {
             thread::spawn(move || {
                 for _ in 0..2 {
-                    world
-                        .shared
-                        .decay(0, |_| unreachable!("nothing was idle twice"));
+                    world.shared.decay(0);
                 }
+                assert!(!world.shared.has_excess(), "nothing was idle twice");
             })
         };
         let slot = world.get(&cache);
@@ -469,76 +451,6 @@ fn loom_decay_loses_no_slot() {
 #[should_panic]
 fn loom_decay_without_a_note_of_what_was_drained_doubles_a_slot() {
     without(Step::NoteDrained, decay);
-}
-
-fn key_removal() {
-    model(|| {
-        let state = Arc::new(KeyState::default());
-        let objects = Arc::new(Objects::new());
-        let key = state.publish(0);
-        let user = {
-            let (state, objects) = (Arc::clone(&state), Arc::clone(&objects));
-            thread::spawn(move || {
-                if !state.enter(key) {
-                    return false;
-                }
-                // SAFETY: loom checks that nobody writes meanwhile.
-                objects.0[0].with(|object| unsafe { *object });
-                state.leave()
-            })
-        };
-        let mine = state.remove(key).expect("removed once");
-        if mine {
-            // SAFETY: as above.
-            objects.0[0].with_mut(|object| unsafe { *object += 1 });
-        }
-        let theirs = user.join().unwrap();
-        assert!(mine ^ theirs, "one gets the slot");
-    });
-}
-
-#[test]
-fn loom_a_removed_object_is_returned_after_its_last_user() {
-    key_removal();
-}
-
-#[test]
-#[should_panic(expected = "ausality violation")]
-fn loom_without_release_a_removed_object_is_changed_under_its_user() {
-    without(Step::ReleaseReader, key_removal);
-}
-
-fn stale_key() {
-    model(|| {
-        let state = Arc::new(KeyState::default());
-        let old = state.publish(0);
-        let other = {
-            let state = Arc::clone(&state);
-            thread::spawn(move || state.remove(old).is_some())
-        };
-        // Whoever removes the object publishes the next one in its slot.
-        if state.remove(old).is_some() {
-            let new = state.publish(0);
-            assert!(
-                !other.join().unwrap(),
-                "a stale key removed the next object"
-            );
-            assert!(state.enter(new), "the new key is good");
-        } else {
-            assert!(other.join().unwrap(), "nobody removed it");
-        }
-    });
-}
-
-#[test]
-fn loom_a_stale_key_does_not_reach_the_next_object() {
-    stale_key();
-}
-
-#[test]
-#[should_panic(expected = "a stale key removed the next object")]
-fn loom_without_a_raised_generation_a_stale_key_reaches_the_next_object() {
-    without(Step::RaiseGeneration, stale_key);
 }
 
 fn hits() {

@@ -56,6 +56,7 @@ pub struct Builder {
     prewarm: usize,
     name: &'static str,
     track_holders: bool,
+    weight: usize,
     #[cfg(feature = "std")]
     idle_decay: Option<Duration>,
 }
@@ -69,6 +70,7 @@ impl Builder {
             prewarm: 0,
             name: "",
             track_holders: false,
+            weight: 0,
             #[cfg(feature = "std")]
             idle_decay: None,
         }
@@ -82,9 +84,19 @@ impl Builder {
     }
 
     /// Returned objects are dropped once `objects` are idle in the part that all threads
-    /// share; each thread's cache holds up to 128 more (and at most about 1 MiB).
+    /// share, unless somebody waits for one. Each thread's cache holds up to 128 more: as
+    /// many as fit into about 1 MiB ([`Builder::weight`]), at least two. What an exiting
+    /// thread leaves beyond the limit is dropped by the next gets that find nothing in
+    /// their caches, a few each. [`Builder::prewarm`] and decay may pass it.
     pub const fn retain(mut self, objects: usize) -> Self {
         self.retain = objects;
+        self
+    }
+
+    /// An object holds about `bytes` beside its own size, as a buffer does: for the bound on
+    /// what a thread's cache holds.
+    pub const fn weight(mut self, bytes: usize) -> Self {
+        self.weight = bytes;
         self
     }
 
@@ -100,8 +112,8 @@ impl Builder {
         self
     }
 
-    /// Objects that were not needed for two epochs of this length are dropped, a few at a
-    /// time, by threads that use the pool: there is no thread of its own, and a pool that
+    /// Objects that were not needed for two epochs of this length are dropped by threads that
+    /// use the pool, at most 64 in one get: there is no thread of its own, and a pool that
     /// nobody uses keeps what it has until [`Pool::trim`].
     #[cfg(feature = "std")]
     pub const fn idle_decay(mut self, epoch: Duration) -> Self {
@@ -140,6 +152,7 @@ impl Builder {
             retain: self.retain,
             name: self.name,
             track_holders: self.track_holders,
+            weight: self.weight,
             #[cfg(feature = "std")]
             idle_decay: self.idle_decay,
         };
@@ -193,7 +206,7 @@ impl<T, R: Recycle<T>> Pool<T, R> {
 
     /// A guard over a slot with an object that is the caller's.
     #[inline(always)]
-    fn guard(&self, slot: Slot) -> Pooled<'_, T, R> {
+    pub(crate) fn guard(&self, slot: Slot) -> Pooled<'_, T, R> {
         // SAFETY: every caller has just taken the slot out of the pool, which is borrowed.
         unsafe { Pooled::new(self.inner, slot) }
     }
@@ -230,7 +243,7 @@ impl<T, R: Recycle<T>> Pool<T, R> {
 
     /// The slot that a grant is for, with an object.
     #[track_caller]
-    fn redeem(&self, grant: Grant) -> Result<Slot, R::Error> {
+    pub(crate) fn redeem(&self, grant: Grant) -> Result<Slot, R::Error> {
         let slot = match grant {
             Grant::Idle(slot) => slot,
             Grant::Permit => self.inner().create()?,
@@ -242,15 +255,22 @@ impl<T, R: Recycle<T>> Pool<T, R> {
 
     /// Leaves the queue; a grant that came already goes to the next.
     fn leave(&self, waiter: &Arc<Waiter>) {
-        match self.inner().shared.stop_waiting(waiter) {
-            Some(Grant::Idle(slot)) => self.inner().put_unused(slot),
-            Some(Grant::Permit) => wake_all(self.inner().release_open_permit()),
-            None => {}
+        if let Some(grant) = self.inner().shared.stop_waiting(waiter) {
+            self.pass_on(grant);
+        }
+    }
+
+    /// Gives a grant back that was not used.
+    pub(crate) fn pass_on(&self, grant: Grant) {
+        match grant {
+            Grant::Idle(slot) => self.inner().put_unused(slot),
+            Grant::Permit => wake_all(self.inner().release_open_permit()),
         }
     }
 
     /// Gets an object; waits for one if the pool is bounded and all are in use, after those
-    /// who came before.
+    /// who came before. It waits by [`std::thread::park`], and may leave the thread's token
+    /// set: who parks too sees a spurious wake-up, as `park` says it may.
     ///
     /// # Errors
     ///
@@ -272,15 +292,18 @@ impl<T, R: Recycle<T>> Pool<T, R> {
     #[inline(never)]
     #[track_caller]
     fn get_slow(&self) -> Result<Slot, R::Error> {
-        let grant = match self.inner().take_slow() {
-            Some(grant) => grant,
-            None => loop {
-                if let Some(grant) = self.wait_until(None) {
-                    break grant;
-                }
-            },
-        };
-        self.redeem(grant)
+        let grant = self.inner().take_slow();
+        self.redeem(grant.unwrap_or_else(|| self.wait()))
+    }
+
+    /// Queues and sleeps until a grant comes.
+    #[cfg(feature = "std")]
+    pub(crate) fn wait(&self) -> Grant {
+        loop {
+            if let Some(grant) = self.wait_until(None) {
+                return grant;
+            }
+        }
     }
 
     /// Gets an object; waits for one at most `timeout`, after those who came before.
@@ -362,7 +385,8 @@ impl<T, R: Recycle<T>> Pool<T, R> {
 
     /// Gets an object; the future waits for one if the pool is bounded and all are in use,
     /// after those who came before. For any executor; dropping the future gives its place,
-    /// or the object that was on its way, to the next.
+    /// or the object that was on its way, to the next. One that waits and is *forgotten*
+    /// (`mem::forget`) is still granted an object, which is then lost to the pool.
     #[track_caller]
     pub fn get_async(&self) -> Get<'_, T, R> {
         Get {
@@ -436,7 +460,7 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         metrics
     }
 
-    /// Who holds an object, longest first: for finding leaks. `None` unless the pool was
+    /// Who holds an object, longest first (without `std` in no order): for finding leaks. `None` unless the pool was
     /// built with [`Builder::track_holders`].
     pub fn holders(&self) -> Option<Vec<Holder>> {
         let holders = self.inner().holders.as_ref()?;
@@ -452,13 +476,20 @@ impl<T, R: Recycle<T>> Drop for Pool<T, R> {
         impl<T, R: Recycle<T>> Drop for Again<T, R> {
             fn drop(&mut self) {
                 // SAFETY: the first call panicked before it gave up the handle.
-                unsafe { Inner::close(self.0) };
+                if unsafe { Inner::close(self.0) } {
+                    // SAFETY: `close` said so.
+                    unsafe { Inner::free(self.0) };
+                }
             }
         }
         let again = Again(self.inner);
         // SAFETY: `&mut self`: nobody borrows the handle, and it is not used again.
-        unsafe { Inner::close(self.inner) };
+        let last = unsafe { Inner::close(self.inner) };
         core::mem::forget(again);
+        if last {
+            // SAFETY: `close` said so.
+            unsafe { Inner::free(self.inner) };
+        }
     }
 }
 

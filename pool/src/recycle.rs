@@ -12,6 +12,8 @@ use core::pin::Pin;
 pub enum DropReason {
     /// [`Recycle::keep`] found it too big to keep.
     TooBig,
+    /// [`Recycle::keep`] found it too small to be of use.
+    TooSmall,
     /// [`Recycle::keep`] found it broken.
     Broken,
     /// [`Recycle::keep`] found that it has served long enough.
@@ -32,11 +34,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// How many reasons there are, for arrays of counters.
-    pub(crate) const COUNT: usize = 9;
+    pub(crate) const COUNT: usize = 10;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::TooBig,
+        Self::TooSmall,
         Self::Broken,
         Self::Expired,
         Self::Panicked,
@@ -51,6 +54,7 @@ impl DropReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::TooBig => "too_big",
+            Self::TooSmall => "too_small",
             Self::Broken => "broken",
             Self::Expired => "expired",
             Self::Panicked => "panicked",

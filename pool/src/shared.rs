@@ -23,6 +23,7 @@
 //!
 //! Locks, in order: registry, caches, queue, waiter.
 
+mod exit;
 mod reclaim;
 
 use alloc::sync::Arc;
@@ -42,6 +43,8 @@ use crate::sync::{
 };
 use crate::wait::{Grant, WaitQueue, Waiter, wake_all};
 
+use self::reclaim::Excess;
+
 /// Bytes of objects that one cache may hold, about.
 const CACHE_BYTES: usize = 1 << 20;
 /// Slow calls in scarce mode before plenty is tried again; doubles each time.
@@ -57,18 +60,32 @@ pub(crate) struct Limits {
     pub(crate) retain: usize,
     /// Slots that move between cache and depot at once.
     pub(crate) magazine: usize,
-    /// Whether threads use their caches at all.
+    /// Whether threads have caches at all.
     pub(crate) caches_open: bool,
 }
 
+/// What [`Limits::new`] is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) capacity: usize,
+    pub(crate) retain: usize,
+    /// Bytes that an object holds, about.
+    pub(crate) weight: usize,
+    /// Whether threads may have caches.
+    pub(crate) caches: bool,
+}
+
 impl Limits {
-    pub(crate) fn new(object: Layout, capacity: usize, retain: usize, caches: bool) -> Self {
-        let by_bytes = CACHE_BYTES / 2 / object.size().max(1);
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let Bounds {
+            capacity, retain, ..
+        } = bounds;
+        let by_bytes = CACHE_BYTES / 2 / bounds.weight.max(1);
         Self {
             capacity,
             retain,
             magazine: by_bytes.min(capacity / 4).clamp(1, MAGAZINE_SLOTS),
-            caches_open: caches && asymmetric_fences_work(),
+            caches_open: bounds.caches && asymmetric_fences_work(),
         }
     }
 
@@ -97,6 +114,7 @@ pub(crate) struct Shared {
     scarce_limit: AtomicU64,
     registry: Mutex<Registry>,
     queue: WaitQueue,
+    excess: Excess,
     pub(crate) counters: Counters,
 }
 
@@ -127,6 +145,7 @@ impl Shared {
             scarce_limit: AtomicU64::new(FIRST_SCARCE_CALLS),
             registry: Mutex::new(Registry::default()),
             queue: WaitQueue::new(),
+            excess: Excess::new(),
             counters: Counters::new(),
         }
     }
@@ -138,6 +157,11 @@ impl Shared {
 
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
+    }
+
+    /// Whether threads have caches. If not, every get and return passes here.
+    pub(crate) fn caches_open(&self) -> bool {
+        self.limits.caches_open
     }
 
     /// A cache for the calling thread: one that an exited thread left, or a new one.
@@ -153,42 +177,6 @@ impl Shared {
         let cache = Arc::new(Cache::new(self.limits.cache()));
         registry.caches.push(Arc::clone(&cache));
         Some(cache)
-    }
-
-    /// The owner of `cache` exits: its slots go to the depot.
-    ///
-    /// # Safety
-    ///
-    /// `shared` was live when the cache was attached to it and was freed, if at all, after
-    /// [`Shared::close`].
-    pub(crate) unsafe fn abandon(shared: NonNull<Self>, cache: &Cache) {
-        let mut held = cache.lock();
-        if held.closed {
-            return;
-        }
-        // SAFETY: the cache is not closed, and closing waits for its lock: the pool is
-        // live until we release it.
-        let shared = unsafe { shared.as_ref() };
-        // In scarce mode a cache is empty but for what a call in flight left, and the owner
-        // has no call in flight.
-        shared.drain_to_depot(cache, &mut held);
-        cache.normalise(&mut held);
-        cache.abandon(&mut held);
-    }
-
-    /// Freezes a cache and moves its slots to the depot, by magazines.
-    fn drain_to_depot(&self, cache: &Cache, held: &mut CacheState) {
-        let mut magazine = self.depot.empty();
-        cache.drain(held, |slot| self.load(&mut magazine, slot));
-        self.depot.put(magazine);
-    }
-
-    /// Puts a slot into a magazine; a full one is shared and replaced.
-    fn load(&self, magazine: &mut Held, slot: NonNull<Object>) {
-        if self.depot.load(magazine, slot) == self.limits.magazine {
-            let full = core::mem::replace(magazine, self.depot.empty());
-            self.depot.put(full);
-        }
     }
 
     /// Shares slots with objects that nobody has used yet.
@@ -220,13 +208,13 @@ impl Shared {
     #[cold]
     pub(crate) fn take_slow(&self, cache: Option<&Cache>) -> Option<Grant> {
         self.counters.note_miss();
+        if let Some(cache) = cache {
+            self.surrender(cache);
+        }
         loop {
             // Acquire: pairs with the Release at the changes of mode.
             let mode = self.mode.load(Ordering::Acquire);
             if is_scarce(mode) {
-                if let Some(cache) = cache {
-                    self.surrender(cache);
-                }
                 match self.take_scarce(mode) {
                     Ok(answer) => return answer,
                     Err(ModeChanged) => continue,
@@ -257,8 +245,9 @@ impl Shared {
         if is_scarce(self.mode.load(Ordering::Relaxed)) {
             return Err(ModeChanged);
         }
-        if self.limits.caches_open {
-            cache.thaw(&mut held);
+        cache.thaw(&mut held);
+        if self.has_excess() {
+            cache.hurry(&mut held);
         }
         if let Some(slot) = cache.pop_locked(&mut held) {
             return Ok(Some(slot));
@@ -275,14 +264,20 @@ impl Shared {
 
     /// In scarce mode: makes loose what is left in the owner's cache. Whoever emptied it has
     /// left the slots that a pop was about to take and then did not, for it found the cache
-    /// frozen; nobody else would find them (P2).
-    fn surrender(&self, cache: &Cache) {
-        if !cache.may_hold_slots() {
+    /// frozen; nobody else would find them (P2). Called after each pop that failed, before
+    /// anything else can go wrong or take time.
+    pub(crate) fn surrender(&self, cache: &Cache) {
+        if !cache.may_hold_slots() || left_out(Step::Surrender) {
             return;
         }
         let mut wake = Vec::new();
         {
+            // Whoever froze the cache has this lock until the mode is what it makes it.
             let mut held = cache.lock();
+            // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
+            if !is_scarce(self.mode.load(Ordering::Relaxed)) {
+                return;
+            }
             cache.normalise(&mut held);
             while let Some(slot) = cache.pop_locked(&mut held) {
                 self.depot.put_loose(&self.storage, slot);
@@ -435,13 +430,8 @@ impl Shared {
             return Put::Closed;
         }
         // Relaxed: the mode becomes scarce only while this cache's lock is held (P3).
-        if is_scarce(self.mode.load(Ordering::Relaxed)) || !self.limits.caches_open {
-            if self.is_surplus() {
-                return Put::Surplus;
-            }
-            self.depot.put_loose(&self.storage, slot);
-            self.serve(wake);
-            return Put::Done;
+        if is_scarce(self.mode.load(Ordering::Relaxed)) {
+            return self.put_loose(slot, wake);
         }
         cache.thaw(held);
         if cache.push_locked(held, slot) {
@@ -473,7 +463,13 @@ impl Shared {
         if registry.as_ref().is_some_and(|registry| registry.closed) {
             return Put::Closed;
         }
-        if self.is_surplus() {
+        self.put_loose(slot, wake)
+    }
+
+    /// Gives a slot to who waits, or makes it loose.
+    fn put_loose(&self, slot: NonNull<Object>, wake: &mut Vec<Waker>) -> Put {
+        // Who joins the queue after this look is given the permit instead.
+        if self.queue.len() == 0 && self.is_surplus() {
             return Put::Surplus;
         }
         self.depot.put_loose(&self.storage, slot);

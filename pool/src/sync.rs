@@ -48,6 +48,12 @@ pub(crate) enum Step {
     AskQueue,
     /// Closing marks the caches.
     MarkClosed,
+    /// Who popped in vain shares what was left in its cache.
+    Surrender,
+    /// In scarce mode an exiting thread's slots become loose.
+    LooseAtExit,
+    /// The last generation is followed by the first.
+    WrapGeneration,
     /// Removing a key raises the generation.
     RaiseGeneration,
     /// The last user of a key has seen what the others did.

@@ -5,7 +5,30 @@ use core::ptr::NonNull;
 
 use super::{Shared, is_scarce};
 use crate::chunk::Object;
-use crate::sync::{Ordering, Step, left_out};
+use crate::recycle::DropReason;
+use crate::sync::{AtomicUsize, Ordering, Step, left_out};
+
+/// Most objects that one call drops because they are too many, of either kind.
+const SHED_SLOTS: usize = 64;
+
+/// How many idle objects are too many; slow calls drop them, a few each. Counts are hints,
+/// so all accesses are relaxed: what is there to be dropped is found in the depot.
+#[derive(Debug)]
+pub(super) struct Excess {
+    /// Not needed for two epochs.
+    idle: AtomicUsize,
+    /// More than is retained.
+    surplus: AtomicUsize,
+}
+
+impl Excess {
+    pub(super) fn new() -> Self {
+        Self {
+            idle: AtomicUsize::new(0),
+            surplus: AtomicUsize::new(0),
+        }
+    }
+}
 
 impl Shared {
     /// Closes the pool: from now on what comes back is dropped by who brings it. Passes
@@ -52,26 +75,63 @@ impl Shared {
     }
 
     /// One epoch of the decay: all caches are emptied into the depot, from which their owners
-    /// take back what they need, and what was not needed for two epochs is passed on to
-    /// be dropped.
-    /// `last_low` is the low watermark of the epoch before; returns this one's.
-    pub(crate) fn decay(&self, last_low: usize, mut pass: impl FnMut(NonNull<Object>)) -> usize {
+    /// take back what they need, and what was not needed for two epochs is noted as
+    /// excess. `last_low` is the low watermark of the epoch before; returns this one's.
+    pub(crate) fn decay(&self, last_low: usize) -> usize {
         self.caches_to_depot();
         let low = self.depot.low_watermark(&self.storage);
-        let surplus = low.min(last_low);
-        let mut dropped = 0;
-        // One by one: a destructor that panics takes no other slot with it.
-        while dropped < surplus {
-            let Some(slot) = self.take_shared() else {
-                break;
-            };
-            dropped += 1;
-            pass(slot);
+        // Relaxed, both: see `Excess`. What is left of the last epoch's is still in the depot,
+        // and was not counted as its low.
+        let left = self.excess.idle.load(Ordering::Relaxed);
+        let excess = low.min(last_low.saturating_add(left));
+        self.excess.idle.store(excess, Ordering::Relaxed);
+        low - excess
+    }
+
+    /// An exiting thread has shared what it had.
+    pub(super) fn note_surplus(&self) {
+        if self.limits.retain == usize::MAX {
+            return;
         }
-        if dropped > 0 {
-            self.storage.release_vacant_chunks();
+        let surplus = self.depot.idle(&self.storage);
+        let surplus = surplus.saturating_sub(self.limits.retain);
+        // Relaxed: see `Excess`.
+        self.excess.surplus.store(surplus, Ordering::Relaxed);
+    }
+
+    /// Whether [`Shared::shed`] has something to do.
+    pub(crate) fn has_excess(&self) -> bool {
+        // Relaxed, both: see `Excess`.
+        self.excess.idle.load(Ordering::Relaxed) > 0
+            || self.excess.surplus.load(Ordering::Relaxed) > 0
+    }
+
+    /// Passes some of the excess on to be dropped.
+    pub(crate) fn shed(&self, mut pass: impl FnMut(NonNull<Object>, DropReason)) {
+        let Excess { idle, surplus } = &self.excess;
+        for (excess, keep, reason) in [
+            (idle, 0, DropReason::Idle),
+            (surplus, self.limits.retain, DropReason::Surplus),
+        ] {
+            for _ in 0..SHED_SLOTS {
+                // Relaxed, here and below: see `Excess`.
+                let counted = excess.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                });
+                let Ok(left) = counted else {
+                    break;
+                };
+                let many = self.depot.idle(&self.storage) > keep;
+                let Some(slot) = many.then(|| self.take_shared()).flatten() else {
+                    excess.store(0, Ordering::Relaxed);
+                    break;
+                };
+                pass(slot, reason);
+                if left == 1 {
+                    self.storage.release_vacant_chunks();
+                }
+            }
         }
-        low.saturating_sub(dropped)
     }
 
     /// Moves what is in the caches to the depot, by magazines; they open again when their
