@@ -34,7 +34,7 @@ use core::task::Waker;
 
 use crate::cache::{CACHE_SLOTS, Cache, CacheState};
 use crate::chunk::{Object, Storage};
-use crate::depot::{Depot, Held, MAGAZINE_SLOTS};
+use crate::depot::{Depot, MAGAZINE_SLOTS};
 use crate::live::Live;
 use crate::metrics::{Counters, Metrics};
 use crate::sync::{
