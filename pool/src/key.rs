@@ -125,7 +125,7 @@ impl KeyState {
                 let raise = GENERATION * u64::from(!left_out(Step::RaiseGeneration));
                 let removed = state.wrapping_sub(PUBLISHED + REFERENCE);
                 let next = if left_out(Step::WrapGeneration) {
-                    removed.saturating_add(raise)
+                    removed.checked_add(raise).unwrap_or(removed)
                 } else {
                     removed.wrapping_add(raise)
                 };

@@ -83,8 +83,8 @@ fn loom_a_stale_key_of_the_last_generation_does_not_reach_the_first() {
 }
 
 #[test]
-#[should_panic]
-fn loom_without_a_wrap_the_last_key_of_a_slot_spoils_the_next() {
+#[should_panic(expected = "a stale key removed the next object")]
+fn loom_without_a_wrap_the_last_key_reaches_the_next_object() {
     without(Step::WrapGeneration, || {
         stale_key(KeyState::of_last_generation);
     });
