@@ -45,6 +45,7 @@
 //! | [`Builder::retain`] | how many may lie idle in the shared part |
 //! | [`Builder::idle_decay`] | surplus goes after two epochs of this length |
 //! | [`Pool::trim`] | all that is idle goes now |
+//! | [`Builder::weight`] | what an object owns beside itself: bounds the threads' caches |
 //! | [`Cleared::retain_up_to`] | collections that grew beyond this do not come back |
 //!
 //! # What happens to objects
@@ -60,18 +61,20 @@
 //! - For objects that are cheap to make: an allocator's thread cache takes 20 to 40
 //!   instructions too.
 //! - With thousands of threads and few, big objects: each thread's cache may hold up to 128
-//!   objects and about 1 MiB. Set a capacity, or [`Builder::idle_decay`].
+//!   objects and about 1 MiB (at least two objects, whatever their size; what they own counts
+//!   if [`Builder::weight`] says it). Set a capacity, or [`Builder::idle_decay`].
+//! - Where atomics of 64 bits are missing.
 //! - In a child of `fork` made while other threads used the pool.
 //!
 //! # Features
 //!
 //! - `std` (default): thread caches, waiting, decay by time. Without it the crate is
 //!   `no_std` + `alloc` and every get and return goes to the shared stack, lock-free but
-//!   for returns of [`PooledOwned`].
+//!   for returns of [`PooledOwned`] and for gets that find the stack empty.
 //! - `bytes`: `BytesMut` as a [`Collection`].
 //! - `tracing`: events at level trace on the slow paths.
 //!
-//! [`Metrics`] renders itself as Prometheus text. How it all works: [`design`].
+//! [`Metrics`] renders itself as Prometheus text, [`MetricsPage`] those of many pools. How it all works: [`design`].
 #![cfg_attr(not(any(test, loom, feature = "std")), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::marker::PhantomData;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{Context, Poll};
@@ -43,6 +44,12 @@ unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Send for Pool<T, R> {}
 // SAFETY: every thread may get an object out of a shared pool, so `T: Send` is what
 // counts; the recycler is called by all (`R: Sync`), and dropped by whoever is last.
 unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Sync for Pool<T, R> {}
+
+// A panic in anything that a user wrote leaves the pool whole: its object is gone, its slot
+// free. What a panic may leave behind within an object shows in the guard, which is not
+// unwind safe by itself.
+impl<T, R: Recycle<T>> UnwindSafe for Pool<T, R> {}
+impl<T, R: Recycle<T>> RefUnwindSafe for Pool<T, R> {}
 
 /// Neither objects nor recycler lie in the handle.
 impl<T, R: Recycle<T>> Unpin for Pool<T, R> {}
@@ -450,10 +457,21 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         self.inner().trim()
     }
 
+    /// The bound on objects that exist; `None` if there is none.
+    pub fn capacity(&self) -> Option<usize> {
+        let capacity = self.inner().shared.capacity();
+        (capacity != usize::MAX).then_some(capacity)
+    }
+
+    /// The name in metrics, empty if it has none.
+    pub fn name(&self) -> &'static str {
+        self.inner().name
+    }
+
     /// What the pool has done and holds. Linear in the number of threads.
     pub fn metrics(&self) -> Metrics {
         let mut metrics = Metrics {
-            name: self.inner().name,
+            name: self.name(),
             ..Metrics::default()
         };
         self.inner().shared.read_metrics(&mut metrics);

@@ -121,13 +121,95 @@ fn objects_whose_batch_get_was_stopped_are_found_again() {
 }
 
 #[test]
-fn objects_whose_batch_return_was_stopped_are_found_again() {
-    // The cache has room for all of them, so that they are pushed together.
-    stop_within(64, 1_500, |pool| {
-        let mut some = Vec::with_capacity(24);
-        let _ = pool.try_get_many(24, &mut some);
-        pool.put_many(some);
+fn objects_are_found_after_a_get_of_too_many_was_stopped() {
+    // It gives up without the slow path: what it left in its cache nobody else would find.
+    stop_within(16, 1_500, |pool| {
+        let mut some = Vec::with_capacity(16);
+        if pool.try_get_many(16, &mut some).is_ok() {
+            drop(some);
+            assert!(pool.get_many(17, &mut Vec::new()).is_err());
+        }
     });
+}
+
+/// Without a bound, where a batch is pushed at once.
+#[test]
+fn objects_whose_batch_return_was_stopped_are_neither_lost_nor_doubled() {
+    let _one = ONE_TEST.lock();
+    install_handler();
+    let make: fn() -> u8 = || 7;
+    let pool: &'static Bytes = Box::leak(Box::new(Pool::with(make)));
+    let over = AtomicBool::new(false);
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let over = &over;
+        scope.spawn(move || {
+            // SAFETY: no conditions.
+            let this = unsafe { libc::pthread_self() };
+            tell.send(this).expect("somebody listens");
+            let mut some = Vec::with_capacity(24);
+            while !over.load(Ordering::SeqCst) {
+                assert!(pool.try_get_many(24, &mut some).is_ok());
+                some.iter_mut().for_each(|one| {
+                    assert_eq!(core::mem::replace(&mut **one, 8), 7, "two have it");
+                });
+                some.iter_mut().for_each(|one| **one = 7);
+                pool.put_many(some.drain(..));
+            }
+        });
+        let victim = told.recv().expect("it works");
+        let begun = Instant::now();
+        for _ in (0..1_500).take_while(|_| begun.elapsed() < LONGEST_TEST) {
+            while_stopped(victim, || {
+                pool.trim();
+            });
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let metrics = pool.metrics();
+    assert_eq!((metrics.in_use, metrics.idle), (0, metrics.live));
+    assert_eq!(pool.trim(), metrics.live);
+}
+
+/// One has the turn and waits for an object, which lies in the frozen cache of another, which
+/// waits for the turn.
+#[test]
+fn who_waits_for_the_turn_leaves_nothing_in_its_cache() {
+    let _one = ONE_TEST.lock();
+    install_handler();
+    let begun = Instant::now();
+    while begun.elapsed() < LONGEST_TEST {
+        let make: fn() -> u8 = || 7;
+        let pool: &'static Bytes = Box::leak(Box::new(Pool::builder().capacity(16).build(make)));
+        let (tell, told) = mpsc::channel();
+        let over: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+        let victims = tell.clone();
+        thread::spawn(move || {
+            let mut some = Vec::new();
+            // SAFETY: no conditions.
+            let this = unsafe { libc::pthread_self() };
+            victims.send(this).expect("somebody listens");
+            while !over.load(Ordering::SeqCst) {
+                assert!(pool.get_many(16, &mut some).is_ok());
+                some.clear();
+            }
+            victims.send(this).expect("somebody listens");
+        });
+        let victim = told.recv().expect("it works");
+        while_stopped(victim, || {
+            thread::spawn(move || {
+                assert!(pool.get_many(16, &mut Vec::new()).is_ok());
+                over.store(true, Ordering::SeqCst);
+                tell.send(0).expect("somebody listens");
+            });
+            // Time to take the turn and to wait.
+            thread::sleep(Duration::from_micros(150));
+        });
+        for _ in 0..2 {
+            let told = told.recv_timeout(Duration::from_secs(30));
+            assert!(told.is_ok(), "they wait for each other: {pool:?}");
+        }
+    }
 }
 
 #[test]

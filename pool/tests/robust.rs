@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
-use brickyard_pool::{CreateReset, DropReason, Pool};
+use brickyard_pool::{CreateReset, DropReason, Place, Placed, Pool, Recycle};
 
 /// The whole number in release builds, which CI runs; a tenth of it elsewhere.
 const fn whole_or_tenth(count: usize) -> usize {
@@ -180,6 +180,129 @@ fn what_is_beyond_the_retention_limit_is_dropped_at_return() {
     drop((0..5_000).map(|_| pool.get()).collect::<Vec<_>>());
     assert!(census.live() <= 64 + 64 + 128, "{} are kept", census.live());
     assert!(pool.metrics().dropped.by(DropReason::Surplus) > 4_000);
+}
+
+#[test]
+fn decay_drops_a_few_at_a_time() {
+    let census = Census::default();
+    let pool = Pool::builder()
+        .idle_decay(Duration::from_millis(5))
+        .build(|| census.create());
+    drop((0..20_000).map(|_| pool.get()).collect::<Vec<_>>());
+    let limit = Instant::now() + Duration::from_secs(20);
+    let (mut before, mut most) = (census.live(), 0);
+    while census.live() > 10_000 && Instant::now() < limit {
+        let Ok(_one) = pool.get();
+        most = most.max(before - census.live());
+        before = census.live();
+    }
+    assert!(census.live() <= 10_000, "{} are kept", census.live());
+    assert!(most <= 64, "one get dropped {most} objects");
+}
+
+#[test]
+fn what_exiting_threads_leave_beyond_the_retention_limit_goes() {
+    const THREADS: usize = 20;
+    let pool = Pool::builder().retain(10).build(|| 0_u64);
+    let all = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let held: Vec<_> = (0..100).map(|_| pool.get()).collect();
+                    all.wait();
+                    drop(held);
+                })
+            })
+            .collect();
+        // Joined, for a scope does not wait for what runs as a thread exits.
+        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        joined.for_each(|thread| thread.expect("no panic"));
+    });
+    // A get in 64 comes by the slow path now, and drops up to 64.
+    for _ in 0..64 * 64 {
+        let Ok(_one) = pool.get();
+    }
+    let idle = pool.metrics().idle;
+    assert!(idle <= 10 + 128, "{idle} are idle");
+}
+
+#[test]
+fn an_object_that_somebody_waits_for_is_not_surplus() {
+    let census = Census::default();
+    let pool = Pool::builder()
+        .capacity(1)
+        .retain(0)
+        .build(|| census.create());
+    let one = pool.try_get().map_err(|_| ()).expect("one");
+    thread::scope(|scope| {
+        scope.spawn(|| drop(pool.get()));
+        // It is in the queue before it empties the caches.
+        while pool.metrics().steals == 0 {
+            thread::yield_now();
+        }
+        drop(one);
+    });
+    assert_eq!(pool.metrics().created, 1);
+}
+
+/// A destructor that panics once, of the recycler itself.
+struct Bad(Arc<AtomicUsize>);
+
+impl Recycle<u8> for Bad {
+    type Error = core::convert::Infallible;
+
+    fn create<'p>(&self, place: Place<'p, u8>) -> Result<Placed<'p, u8>, Self::Error> {
+        Ok(place.write(1))
+    }
+}
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+            resume_unwind(Box::new("a bad recycler"));
+        }
+    }
+}
+
+#[test]
+fn a_recycler_whose_destructor_panics_is_dropped_once() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let pool = Pool::with(Bad(Arc::clone(&drops)));
+    drop(pool.get());
+    let closed = catch_unwind(AssertUnwindSafe(|| drop(pool)));
+    assert!(closed.is_err());
+    assert_eq!(drops.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn attached_objects_are_counted_as_created() {
+    let pool = Pool::new(|| 0_u8);
+    let one = pool.attach(7).expect("no bound");
+    assert_eq!(pool.metrics().created, 1);
+    one.discard();
+    assert_eq!(pool.metrics().dropped.total(), 1);
+}
+
+#[test]
+fn who_returned_its_object_is_no_holder() {
+    for _ in 0..100 {
+        let pool = Pool::builder()
+            .track_holders(true)
+            .idle_decay(Duration::from_micros(1))
+            .build(|| 0_u8);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        drop((0..4).map(|_| pool.get()).collect::<Vec<_>>());
+                    }
+                });
+            }
+        });
+        let holders = pool.holders().expect("tracked");
+        assert!(holders.is_empty(), "{holders:?}");
+    }
 }
 
 #[repr(align(4096))]

@@ -53,7 +53,7 @@ assert_not_impl_any!(Shared: Send);
 mod pools {
     use super::*;
 
-    assert_impl_all!(Pool<u8, Plain>: Send, Sync, Unpin);
+    assert_impl_all!(Pool<u8, Plain>: Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
     assert_impl_all!(Pool<Mobile, Plain>: Send, Sync);
     assert_not_impl_any!(Pool<Bound, Plain>: Send, Sync);
     assert_not_impl_any!(Pool<Shared, Plain>: Send, Sync);

@@ -95,8 +95,8 @@ impl Shared {
         }
         let surplus = self.depot.idle(&self.storage);
         let surplus = surplus.saturating_sub(self.limits.retain);
-        // Relaxed: see `Excess`.
-        self.excess.surplus.store(surplus, Ordering::Relaxed);
+        // Relaxed: see `Excess`. The most that any of several exiting threads saw.
+        self.excess.surplus.fetch_max(surplus, Ordering::Relaxed);
     }
 
     /// Whether [`Shared::shed`] has something to do.
