@@ -137,6 +137,8 @@ pub struct Driver<'s, 'p> {
     pub(crate) keys: Keys<'p>,
     pub(crate) gets: u64,
     pub(crate) waits: u64,
+    /// Objects that were made elsewhere.
+    pub(crate) attached: u64,
     /// Drops that the program caused, by reason.
     pub(crate) panicked: u64,
     pub(crate) discarded: u64,
@@ -164,6 +166,7 @@ impl<'s, 'p> Driver<'s, 'p> {
             keys: Keys::default(),
             gets: 0,
             waits: 0,
+            attached: 0,
             panicked: 0,
             discarded: 0,
             detached: 0,
@@ -275,7 +278,8 @@ impl<'s, 'p> Driver<'s, 'p> {
         promise!(metrics.live <= self.capacity);
         promise_eq!(metrics.idle, self.idle(), "idle");
         promise_eq!(metrics.in_use, metrics.live - metrics.idle, "in use");
-        promise_eq!(metrics.created, ledger.created - unborn, "created");
+        let created = ledger.created - unborn + self.attached;
+        promise_eq!(metrics.created, created, "created");
         let dropped = metrics.dropped;
         promise_eq!(dropped.total(), ledger.dropped - unborn, "dropped");
         promise_eq!(dropped.by(DropReason::Panicked), self.panicked);

@@ -72,6 +72,7 @@ impl<'p> Driver<'_, 'p> {
         let key = key.expect("no fault is armed");
         promise_eq!(key.is_some(), fits, "insert within the bound");
         if let Some(key) = key {
+            self.attached += 1;
             self.keys.add(key, id);
         }
     }

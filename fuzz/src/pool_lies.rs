@@ -32,6 +32,8 @@ pub enum Lie {
     FalseEmptyOfMany,
     /// A future waits for what is there.
     FalsePending,
+    /// What was put is found only after all have been put.
+    LatePut,
     /// A return without reset.
     NoReset,
     /// A return with two resets.
@@ -58,12 +60,13 @@ pub enum Lie {
 
 impl Lie {
     /// Every lie, with a word of the oracle's report of it.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::TwoOwners, "somebody else has the object"),
         (Self::OverTheBound, "the bound"),
         (Self::FalseEmpty, "a false \"empty\""),
         (Self::FalseEmptyOfMany, "a false \"empty\" of many"),
         (Self::FalsePending, "a false \"pending\""),
+        (Self::LatePut, "in use while many are put"),
         (Self::NoReset, "calls of reset: 0 instead of 1"),
         (Self::TwoResets, "calls of reset: 2 instead of 1"),
         (Self::TwoDrops, "dropped twice"),
@@ -160,6 +163,14 @@ impl Subject {
             return Err(TryGetError::Empty);
         }
         self.pool.try_get_many(count, into)
+    }
+
+    pub(crate) fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Guard<'p>>) {
+        if self.pool.capacity().is_some() && self.tells(Lie::LatePut) {
+            let late: Vec<_> = guards.into_iter().collect();
+            return self.pool.put_many(late);
+        }
+        self.pool.put_many(guards);
     }
 
     pub(crate) fn get_async(&self) -> Get<'_, Tracked, Recycler> {

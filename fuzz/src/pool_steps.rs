@@ -186,9 +186,19 @@ impl<'p> Driver<'_, 'p> {
         for batch in guards.into_iter().map(|one| vec![one]).chain([rest]) {
             let before = self.before();
             let returned = batch.len();
-            let pool = self.pool;
-            let put = self.threads.run(on, move || pool.pool().put_many(batch));
-            promise_eq!(put, Ok(()), "no fault is armed");
+            let (pool, in_use) = (self.pool, self.pool.metrics().in_use);
+            let seen = self.threads.run(on, move || {
+                let mut seen = Vec::new();
+                pool.put_many(batch.into_iter().inspect(|_| {
+                    seen.push(pool.metrics().in_use);
+                }));
+                seen
+            });
+            let seen = seen.expect("no fault is armed");
+            if self.capacity != usize::MAX {
+                let at_once: Vec<_> = (0..returned).map(|put| in_use - put).collect();
+                promise_eq!(seen, at_once, "in use while many are put");
+            }
             self.expect_resets(before, returned);
             if returned > 0 {
                 self.give_returned(before);
@@ -231,6 +241,7 @@ impl<'p> Driver<'_, 'p> {
         let guard = attached.expect("no fault is armed");
         promise_eq!(guard.is_some(), fits, "attach within the bound");
         if let Some(guard) = guard {
+            self.attached += 1;
             self.take_hold(Held::Borrowed(guard));
         }
     }
