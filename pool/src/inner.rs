@@ -439,7 +439,10 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// for calling it again after a panic, and for `free` if that is the answer.
     pub(crate) unsafe fn close(inner: NonNull<Self>) -> bool {
         // SAFETY: live: the handle is open.
-        let shared = unsafe { &inner.as_ref().shared };
+        let this = unsafe { inner.as_ref() };
+        #[cfg(feature = "tracing")]
+        this.report_holders();
+        let shared = &this.shared;
         for index in 0..shared.storage().slots() {
             let keyed = shared.storage().key_at(index);
             // A reference that was forgotten keeps its object.
@@ -452,6 +455,14 @@ impl<T, R: Recycle<T>> Inner<T, R> {
             // SAFETY: an idle slot that was taken out; the handle keeps the pool.
             unsafe { Self::destroy(inner, slot, DropReason::Closed) };
         })
+    }
+
+    /// The leak report: who still holds an object, if holders are tracked.
+    #[cfg(feature = "tracing")]
+    fn report_holders(&self) {
+        for holder in self.holders.iter().flat_map(Holders::list) {
+            tracing::warn!(pool = self.name, %holder, "still held as its pool is dropped");
+        }
     }
 
     /// # Safety

@@ -71,10 +71,13 @@
 //! - `std` (default): thread caches, waiting, decay by time. Without it the crate is
 //!   `no_std` + `alloc` and every get and return goes to the shared stack, lock-free but
 //!   for returns of [`PooledOwned`] and for gets that find the stack empty.
+//! - `prometheus` (default): [`Metrics`] renders itself as Prometheus text, `MetricsPage` those
+//!   of many pools. No dependency.
 //! - `bytes`: `BytesMut` as a [`Collection`].
-//! - `tracing`: events at level trace on the slow paths.
+//! - `tracing`: events at level trace on the slow paths; a warning for each object that is
+//!   still held when a pool that tracks its holders is dropped.
 //!
-//! [`Metrics`] renders itself as Prometheus text, [`MetricsPage`] those of many pools. How it all works: [`design`].
+//! How it all works: [`design`].
 #![cfg_attr(not(any(test, loom, feature = "std")), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -161,7 +164,9 @@ pub use holders::Holder;
 pub use key::Key;
 #[cfg(not(loom))]
 pub use keyed::Keyed;
-pub use metrics::{Dropped, Metrics, MetricsPage, WaitHistogram};
+#[cfg(feature = "prometheus")]
+pub use metrics::MetricsPage;
+pub use metrics::{Dropped, Metrics, WaitHistogram};
 #[cfg(not(loom))]
 pub use pool::{Builder, Get, Pool};
 pub use recycle::{CreateReset, DropReason, Keep, Place, Placed, Recycle, TryCreate};

@@ -15,8 +15,8 @@ use std::sync::MutexGuard;
 
 use brickyard_pool::{
     Buffer, BufferPool, Builder, Cleared, CreateReset, DropReason, Dropped, Get, GetTimeoutError,
-    Holder, Keep, Key, Keyed, Metrics, Place, Placed, Pool, Pooled, PooledOwned, Recycle,
-    TryCreate, TryGetError, WaitHistogram,
+    Holder, Keep, Key, Keyed, Metrics, MetricsPage, Place, Placed, Pool, Pooled, PooledOwned,
+    Recycle, TryCreate, TryGetError, WaitHistogram,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
@@ -102,6 +102,7 @@ mod values {
     assert_impl_all!(Key: Send, Sync, Copy, Ord, core::hash::Hash, Unpin);
     assert_impl_all!(Holder: Send, Sync, Clone);
     assert_impl_all!(Metrics: Send, Sync, Clone, core::fmt::Display);
+    assert_impl_all!(MetricsPage<'static>: Send, Sync, Copy, core::fmt::Display);
     assert_impl_all!(Dropped: Send, Sync);
     assert_impl_all!(WaitHistogram: Send, Sync);
     assert_impl_all!(DropReason: Send, Sync, Copy, Eq);
