@@ -75,6 +75,8 @@ struct Site {
     tokens: AtomicUsize,
     /// Returns of objects, each with one reset to come.
     returns: AtomicU64,
+    /// Objects that were made elsewhere.
+    attached: AtomicU64,
     keys: Mutex<Vec<(Key, usize)>>,
 }
 
@@ -97,6 +99,7 @@ impl Site {
             ledger,
             tokens: AtomicUsize::new(tokens),
             returns: AtomicU64::new(0),
+            attached: AtomicU64::new(0),
             keys: Mutex::new(Vec::new()),
         }
     }
@@ -130,7 +133,8 @@ impl Site {
             (live, late.len() + keyed.len())
         );
         let counted = ledger.created.load(SeqCst) - ledger.unborn.load(SeqCst);
-        assert_eq!(metrics.created, counted, "created");
+        let attached = self.attached.load(SeqCst);
+        assert_eq!(metrics.created, counted + attached, "created");
         let used = ledger.resets.load(SeqCst) - ledger.resets_unused.load(SeqCst);
         assert_eq!(used, self.returns.load(SeqCst), "calls of reset");
         let mut late = late;
@@ -454,6 +458,7 @@ impl<'s> Worker<'s> {
             drop(held.detach());
             let site = &stage.sites[FREE];
             let key = site.pool.attach(Tracked::new(&site.ledger)).map(|guard| {
+                site.attached.fetch_add(1, SeqCst);
                 guard.begin_use();
                 (guard.id(), guard.publish())
             });
