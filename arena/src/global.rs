@@ -313,7 +313,7 @@ unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
 fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
     let block = with_cache_inline(&NAMELESS, |cache| {
         let Some(class) = class_of(size, align) else {
-            let block = CORE.alloc_large(size, align, contents);
+            let block = CORE.alloc_large_with(cache, size, align, contents);
             if !block.is_null() {
                 cache.credit(CORE.usable_size(block));
             }
@@ -335,9 +335,14 @@ unsafe fn dealloc_unsized_slow(block: *mut u8) {
         // SAFETY: by contract.
         Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
         Place::Large(_) => {
-            // SAFETY: by contract.
-            unsafe { CORE.free_large(block) };
-            if with_cache_inline(&NAMELESS, |cache| cache.debit(size)).is_none() {
+            let freed = with_cache_inline(&NAMELESS, |cache| {
+                // SAFETY: by contract.
+                unsafe { CORE.free_large_with(cache, block) };
+                cache.debit(size);
+            });
+            if freed.is_none() {
+                // SAFETY: by contract.
+                unsafe { CORE.free_large(block) };
                 CORE.caches.with(|store| store.settle(size.wrapping_neg()));
             }
             if let Some(cache) = tls::cache() {

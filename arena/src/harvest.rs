@@ -84,6 +84,7 @@ impl HeapCore {
             let count = unsafe { cache.harvest(class, &mut blocks, &self.cacheable) };
             self.give_blocks(class, blocks.get(..count).unwrap_or_default());
         }
+        self.give_up_runs(cache);
     }
 
     /// Wakes the purge thread, or starts it, if the heap has one and `committed` granules

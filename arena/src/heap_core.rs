@@ -55,7 +55,7 @@ pub(crate) struct HeapCore {
     pub(crate) committed: AtomicUsize,
     /// Granules given back to the system so far.
     pub(crate) purged: AtomicUsize,
-    /// Bytes in whole runs and big blocks that the program holds.
+    /// Bytes in whole runs and big blocks that the program holds, or threads keep.
     pub(crate) large: AtomicUsize,
     /// Classes of which a span may be wholly free, one bit each: a hint.
     pub(crate) empties: AtomicU64,
@@ -143,7 +143,7 @@ impl HeapCore {
         align: usize,
         contents: Contents,
     ) -> *mut u8 {
-        let block = self.alloc_large(size, align, contents);
+        let block = self.alloc_large_with(cache, size, align, contents);
         if !block.is_null() {
             cache.credit(size);
         }
@@ -169,7 +169,7 @@ impl HeapCore {
             Some(class) => self.dealloc_small(cache, class, block),
             None => {
                 // SAFETY: by contract.
-                unsafe { self.free_large(block) };
+                unsafe { self.free_large_with(cache, block) };
                 self.after_slow_path(Some(cache));
             }
         }
@@ -424,7 +424,7 @@ impl HeapCore {
         };
         match (segment.kind_at(addr), segment.span_at(addr)) {
             (Kind::Blocks(found), Some(span)) if found == class => span,
-            (Kind::Unused, _) | (_, None) => die(Misuse::DoubleFree, addr),
+            (Kind::Unused | Kind::Cached, _) | (_, None) => die(Misuse::DoubleFree, addr),
             _ => die(Misuse::WrongLayout, addr),
         }
     }

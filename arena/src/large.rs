@@ -10,6 +10,7 @@ use crate::heap_core::HeapCore;
 use crate::os;
 use crate::page_heap::{Given, MAX_RUN_BYTES, publish};
 use crate::page_map::{Entry, PAGE_MAP};
+use crate::run_cache::KeptRun;
 use crate::segment::Segment;
 use crate::size_class::block_size;
 use crate::span::{Kind, Span};
@@ -194,30 +195,58 @@ impl HeapCore {
     ///
     /// Nobody uses the block any more. A pointer that is no such block ends the process.
     pub(crate) unsafe fn free_large(&self, block: *mut u8) {
+        // SAFETY: by contract.
+        if let Some(run) = unsafe { self.free_unless_run(block) } {
+            // SAFETY: freed just now.
+            unsafe { self.free_run(run) };
+            self.tick();
+        }
+    }
+
+    /// Frees a block of whole granules if it is a mapping of its own; if it is a run, only
+    /// notes that it is free, for [`Self::free_run`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::free_large`].
+    pub(crate) unsafe fn free_unless_run(&self, block: *mut u8) -> Option<KeptRun> {
         let addr = block.addr();
         let len = self.locate_large(addr);
+        if let Some(segment) = self.segment_of(addr) {
+            if !segment.note_freed(addr) {
+                // Another thread has freed it since we looked.
+                die(Misuse::DoubleFree, addr);
+            }
+            return Some(KeptRun {
+                addr,
+                granules: len >> GRANULE_SHIFT,
+            });
+        }
         // Relaxed: a count for statistics.
         self.large.fetch_sub(len, Ordering::Relaxed);
-        match self.segment_of(addr) {
-            Some(segment) => {
-                self.pages.with(|pages| {
-                    // The owner is looked up again under the lock: of two threads that
-                    // free the same block, one finds it gone.
-                    let span = match segment.span_at(addr) {
-                        Some(span) if span.kind() == Kind::Whole && span.start() == addr => span,
-                        _ => die(Misuse::DoubleFree, addr),
-                    };
-                    // SAFETY: a whole span of this heap's segment; by contract unused.
-                    unsafe { pages.free(segment, span, &Bits::new()) };
-                });
-            }
-            None => {
-                PAGE_MAP.clear(addr);
-                // SAFETY: by contract nobody uses it, and it left the page map.
-                unsafe { self.retire_big(addr, len) };
-            }
-        }
+        PAGE_MAP.clear(addr);
+        // SAFETY: by contract nobody uses it, and it left the page map.
+        unsafe { self.retire_big(addr, len) };
         self.tick();
+        None
+    }
+
+    /// Gives a run back to the page heap.
+    ///
+    /// # Safety
+    ///
+    /// The run is a whole one of this heap that was noted as freed and that nobody holds.
+    pub(crate) unsafe fn free_run(&self, run: KeptRun) {
+        // Relaxed: a count for statistics.
+        self.large.fetch_sub(run.bytes(), Ordering::Relaxed);
+        // SAFETY: by contract it lies in a segment of this heap.
+        let segment: &'static Segment = unsafe { Segment::containing(run.addr) };
+        let Some(span) = segment.span_at(run.addr) else {
+            die(Misuse::DoubleFree, run.addr)
+        };
+        // SAFETY: a whole span of this heap's segment; by contract unused.
+        self.pages
+            .with(|pages| unsafe { pages.free(segment, span, &Bits::new()) });
     }
 
     /// # Safety

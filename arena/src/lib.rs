@@ -155,6 +155,8 @@ mod cache_store;
 )]
 mod page_heap;
 #[cfg(not(loom))]
+mod run_cache;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "lays metadata over mapped memory")]
 mod segment;
 #[cfg(not(loom))]
@@ -177,6 +179,9 @@ mod large;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "purges memory on which no block lives")]
 mod reclaim;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "zeroes large blocks and hands them on")]
+mod runs;
 #[cfg(not(loom))]
 mod slow_path;
 #[cfg(not(loom))]

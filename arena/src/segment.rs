@@ -10,7 +10,8 @@
 //!
 //! Invariants:
 //! - G1: `owners[g]` is 1 + the index of the span that granule `g` belongs to, or 0.
-//! - G2: `kinds[g]` is the packed kind of that span while the granule is given out.
+//! - G2: `kinds[g]` is the packed kind of that span while the granule is given out, but for
+//!   the first granule of a whole run that was freed and not taken back: that says so.
 //! - G3: a granule whose `fresh` bit is set is not resident and reads as zero; bits of
 //!   granules that belong to spans of blocks are kept in the span, and clear here.
 //! - G4: `longest` is the length of the longest run of granules not `used`, or 0 while
@@ -169,6 +170,26 @@ impl Segment {
         kind.map_or(Kind::Unused, |kind| {
             Kind::unpack(kind.load(Ordering::Relaxed))
         })
+    }
+
+    /// Notes that the whole run at `addr` was freed. Of several threads that free it, one
+    /// gets `true`.
+    pub(crate) fn note_freed(&self, addr: usize) -> bool {
+        let (whole, cached) = (Kind::Whole.pack(), Kind::Cached.pack());
+        self.kinds.get(granule_of(addr)).is_some_and(|kind| {
+            // Relaxed, both: elects one; the run itself goes from thread to thread by the
+            // page-heap lock, or stays with the thread.
+            kind.compare_exchange(whole, cached, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        })
+    }
+
+    /// Notes that the run at `addr`, which was freed, is in use again. Its holder calls it.
+    pub(crate) fn note_taken(&self, addr: usize) {
+        if let Some(kind) = self.kinds.get(granule_of(addr)) {
+            // Relaxed: as in `note_freed`.
+            kind.store(Kind::Whole.pack(), Ordering::Relaxed);
+        }
     }
 
     /// The span that the granule at `addr` belongs to.

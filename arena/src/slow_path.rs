@@ -28,7 +28,7 @@ impl HeapCore {
 
     fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
-        let visits = cache.visit();
+        let visits = self.visit(cache);
         cache.close_holes(class);
         let want = match cache.allowance(class) {
             0 => {
@@ -62,7 +62,7 @@ impl HeapCore {
     }
 
     fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
-        let visits = cache.visit();
+        let visits = self.visit(cache);
         cache.close_holes(class);
         let is_full = cache.len(class) >= cache.allowance(class);
         if is_full && !self.widen(cache, class, visits) {
@@ -76,6 +76,15 @@ impl HeapCore {
             // There is no room for even one.
             self.give_blocks(class, &[block]);
         }
+    }
+
+    /// Counts a slow path; gives up runs that were not wanted for a while. Inside `alone`.
+    fn visit(&self, cache: &ThreadCache) -> usize {
+        let visits = cache.visit();
+        if visits % REGROUP_VISITS == 0 && cache.runs.take_idle() {
+            self.give_up_runs(cache);
+        }
+        visits
     }
 
     /// Lets the magazine of `class` hold more; `false` when it stays. Inside `alone`.
@@ -97,7 +106,7 @@ impl HeapCore {
     }
 
     /// What caches may hold now.
-    fn room(&self) -> Room<'_> {
+    pub(crate) fn room(&self) -> Room<'_> {
         // Relaxed: a count for the policy.
         let committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
         Room {
@@ -107,7 +116,7 @@ impl HeapCore {
         }
     }
 
-    /// Gives every block of every magazine of `cache` back to the spans. The owner calls
+    /// Gives every block of every magazine of `cache` back to the spans, and its runs. The owner calls
     /// it, or nobody owns the cache.
     pub(crate) fn flush(&self, cache: &ThreadCache) {
         cache.alone(|| {
@@ -122,6 +131,7 @@ impl HeapCore {
                     self.give_blocks(class, blocks.get(..count).unwrap_or_default());
                 }
             }
+            self.give_up_runs(cache);
         });
         self.after_slow_path(Some(cache));
     }

@@ -46,11 +46,13 @@ impl HeapCore {
         let mut cached = [0; CLASS_COUNT];
         let mut requested = 0usize;
         let mut caches = 0;
+        let mut kept = 0;
         self.caches.with(|store| {
             requested = store.settled();
             caches = store.caches();
             store.for_each(|cache| {
                 requested = requested.wrapping_add(cache.requested.read());
+                kept += cache.runs.bytes();
                 for class in ClassIndex::all() {
                     if let Some(slot) = cached.get_mut(class.get()) {
                         *slot += cache.len(class);
@@ -69,7 +71,8 @@ impl HeapCore {
             stats.live += out.live_blocks * out.block_size;
         }
         // Relaxed: numbers.
-        stats.large = self.large.load(Ordering::Relaxed);
+        stats.large = self.large.load(Ordering::Relaxed).saturating_sub(kept);
+        stats.cached += kept;
         stats.live += stats.large;
         // A snapshot between two threads' counts may be negative for an instant.
         stats.requested = if requested > isize::MAX as usize {
@@ -125,7 +128,7 @@ impl HeapCore {
             "committed granules are counted",
             tally.committed,
         )?;
-        self.validate_caches()
+        self.validate_caches(tally.kept)
     }
 
     fn big_granules(&self) -> usize {
@@ -139,9 +142,9 @@ impl HeapCore {
         granules + (self.big.with(|big| big.bytes()) >> GRANULE_SHIFT)
     }
 
-    fn validate_caches(&self) -> Result<(), Violation> {
+    fn validate_caches(&self, kept: usize) -> Result<(), Violation> {
         let mut result = Ok(());
-        let mut allowed = 0;
+        let (mut allowed, mut runs) = (0, 0);
         self.caches.with(|store| {
             store.for_each(|cache| {
                 let bytes: usize = ClassIndex::all()
@@ -150,15 +153,21 @@ impl HeapCore {
                 let free: usize = ClassIndex::all()
                     .map(|class| free_entries(class) * block_size(class))
                     .sum();
-                let most = cache.allowed() + free;
+                let most = cache.allowed() - cache.runs.room() + free;
                 allowed += cache.allowed();
+                runs += cache.runs.len();
                 if result.is_ok() {
                     result = check(bytes <= most, "T1: caches are bounded", bytes);
+                }
+                let (bytes, room) = (cache.runs.bytes(), cache.runs.room());
+                if result.is_ok() {
+                    result = check(bytes <= room, "R2: kept runs are bounded", bytes);
                 }
             });
         });
         // Relaxed: nobody is inside.
         let counted = self.cacheable.load(Ordering::Relaxed);
+        check(runs == kept, "R1: kept runs are labelled", runs)?;
         result.and(check(
             allowed == counted,
             "T1: the room of all caches is counted",
@@ -173,6 +182,8 @@ struct Tally {
     /// Spans and free blocks of each class.
     classes: [(usize, usize); CLASS_COUNT],
     committed: usize,
+    /// Runs that are labelled as kept by a thread.
+    kept: usize,
 }
 
 impl Default for Tally {
@@ -180,6 +191,7 @@ impl Default for Tally {
         Self {
             classes: [(0, 0); CLASS_COUNT],
             committed: 0,
+            kept: 0,
         }
     }
 }
@@ -204,15 +216,18 @@ fn validate_segment(
                 "G1: granules know their span",
                 addr,
             )?;
+            let is_kept = index == run.start
+                && (segment.kind_at(addr), span.kind()) == (Kind::Cached, Kind::Whole);
+            tally.kept += usize::from(is_kept);
             check(
-                segment.kind_at(addr) == span.kind(),
+                is_kept || segment.kind_at(addr) == span.kind(),
                 "G2: granules know their kind",
                 addr,
             )?;
         }
         match span.kind() {
             Kind::Whole => tally.committed += run.len,
-            Kind::Unused => check(false, "spans in use have a kind", span.start())?,
+            Kind::Unused | Kind::Cached => check(false, "spans in use have a kind", span.start())?,
             Kind::Blocks(class) => {
                 // SAFETY: the span is of this class, and nobody else is inside the heap.
                 let words = unsafe { span.words(class) };

@@ -54,10 +54,13 @@ pub(crate) enum Kind {
     Blocks(ClassIndex),
     /// One allocation of whole granules.
     Whole,
+    /// The same, freed and kept by a thread: the label of its first granule.
+    Cached,
 }
 
 const KIND_UNUSED: u8 = 0;
 const KIND_WHOLE: u8 = u8::MAX;
+const KIND_CACHED: u8 = u8::MAX - 1;
 
 impl Kind {
     pub(crate) const fn pack(self) -> u8 {
@@ -65,12 +68,14 @@ impl Kind {
             Self::Unused => KIND_UNUSED,
             Self::Blocks(class) => class.byte() + 1,
             Self::Whole => KIND_WHOLE,
+            Self::Cached => KIND_CACHED,
         }
     }
 
     pub(crate) fn unpack(byte: u8) -> Self {
         match byte {
             KIND_WHOLE => Self::Whole,
+            KIND_CACHED => Self::Cached,
             byte if byte != KIND_UNUSED && usize::from(byte) <= CLASS_COUNT => {
                 Self::Blocks(ClassIndex::new(usize::from(byte) - 1))
             }

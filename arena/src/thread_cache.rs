@@ -26,6 +26,7 @@
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
+use crate::run_cache::{MAX_KEPT_BYTES, RunCache};
 use crate::size_class::{block_size, magazine_capacity};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
@@ -102,6 +103,8 @@ pub(crate) struct ThreadCache {
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
     /// Bytes that this thread asked for, less those that it freed.
     pub(crate) requested: Account,
+    /// Freed blocks of whole granules.
+    pub(crate) runs: RunCache,
     /// Whether the owner is on a slow path (it writes, the harvest reads).
     busy: AtomicBool,
     /// Whether it is to wait before the next (the harvest writes, the owner reads).
@@ -160,6 +163,7 @@ impl ThreadCache {
         }
         // Relaxed: published with the cache.
         cache.allowed.store(0, Ordering::Relaxed);
+        cache.runs.set_room(0);
         cache.home.store(ptr::null_mut(), Ordering::Relaxed);
         cache.shared.store(false, Ordering::Relaxed);
     }
@@ -271,6 +275,33 @@ impl ThreadCache {
             if used < self.allowance(class) {
                 self.lower_limit(class, used, room.taken);
             }
+        }
+    }
+
+    /// Makes room for `wanted` bytes of runs in all; `false` when there is none. Inside
+    /// `alone`.
+    pub(crate) fn widen_runs(&self, wanted: usize, room: Room<'_>) -> bool {
+        let added = wanted.saturating_sub(self.runs.room());
+        // Relaxed: as in `grow`.
+        let sum = self.allowed.load(Ordering::Relaxed) + added;
+        if wanted > MAX_KEPT_BYTES || sum > room.each || !claim(room, added) {
+            return false;
+        }
+        self.allowed.store(sum, Ordering::Relaxed);
+        self.runs.set_room(wanted);
+        true
+    }
+
+    /// Gives up the room for runs, of which there are none left. Inside `alone`, or during
+    /// a harvest.
+    pub(crate) fn give_up_run_room(&self, taken: &AtomicUsize) {
+        let less = self.runs.room();
+        if less > 0 {
+            // Relaxed: as in `grow`.
+            let sum = self.allowed.load(Ordering::Relaxed) - less;
+            self.allowed.store(sum, Ordering::Relaxed);
+            taken.fetch_sub(less, Ordering::Relaxed);
+            self.runs.set_room(0);
         }
     }
 

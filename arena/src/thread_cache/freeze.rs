@@ -88,7 +88,8 @@ impl ThreadCache {
     pub(crate) fn harvestable(&self) -> usize {
         ClassIndex::all()
             .map(|class| self.len(class).saturating_sub(1) * block_size(class))
-            .sum()
+            .sum::<usize>()
+            + self.runs.bytes()
     }
 
     /// Since how many milliseconds the owner has done nothing that can be seen, as far as

@@ -1,0 +1,101 @@
+//! Large blocks by way of the runs that the thread keeps (`run_cache`): what `alloc_large`
+//! and `free_large` are to a thread with a cache.
+
+use core::ptr;
+
+use crate::heap_core::HeapCore;
+use crate::run_cache::{KeptRun, MAX_KEPT_BYTES};
+use crate::segment::Segment;
+use crate::thread_cache::ThreadCache;
+use crate::units::{Contents, GRANULE_SHIFT, granules_for};
+
+impl HeapCore {
+    /// Allocates a block of whole granules; null when memory is short.
+    pub(crate) fn alloc_large_with(
+        &self,
+        cache: &ThreadCache,
+        size: usize,
+        align: usize,
+        contents: Contents,
+    ) -> *mut u8 {
+        if let Some(run) = take_kept(cache, size, align) {
+            // SAFETY: a run that was kept lies in a segment of this heap (R1).
+            unsafe { Segment::containing(run.addr) }.note_taken(run.addr);
+            let block = ptr::with_exposed_provenance_mut::<u8>(run.addr);
+            if contents == Contents::Zero {
+                // SAFETY: the run is ours and has at least `size` bytes.
+                unsafe { block.write_bytes(0, size) };
+            }
+            return block;
+        }
+        let block = self.alloc_large(size, align, contents);
+        if !block.is_null() || !cache.alone(|| self.give_up_runs(cache)) {
+            return block;
+        }
+        // Memory is short, and the thread had some that it did not use.
+        self.alloc_large(size, align, contents)
+    }
+
+    /// Frees a block of whole granules.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::free_large`].
+    pub(crate) unsafe fn free_large_with(&self, cache: &ThreadCache, block: *mut u8) {
+        // SAFETY: by contract.
+        let Some(run) = (unsafe { self.free_unless_run(block) }) else {
+            return;
+        };
+        if run.bytes() > MAX_KEPT_BYTES || !cache.alone(|| self.keep_run(cache, run)) {
+            // SAFETY: freed just now, and not kept.
+            unsafe { self.free_run(run) };
+            self.tick();
+        }
+    }
+
+    /// Puts a run into the cache, in the place of older ones if need be. Inside `alone`.
+    fn keep_run(&self, cache: &ThreadCache, run: KeptRun) -> bool {
+        cache.visit();
+        loop {
+            if cache.runs.keep(run) {
+                return true;
+            }
+            let wanted = cache.runs.bytes() + run.bytes();
+            if wanted > cache.runs.room() && cache.widen_runs(wanted, self.room()) {
+                continue;
+            }
+            if run.bytes() > cache.runs.room() {
+                return false;
+            }
+            let Some(oldest) = cache.runs.take_oldest() else {
+                return false;
+            };
+            // SAFETY: it was kept (R1) and is out of the cache.
+            unsafe { self.free_run(oldest) };
+        }
+    }
+
+    /// Gives all runs that the cache keeps back to the page heap, and their room; whether
+    /// there were any. Inside `alone`, or during a harvest.
+    pub(crate) fn give_up_runs(&self, cache: &ThreadCache) -> bool {
+        let any = cache.runs.len() > 0;
+        while let Some(run) = cache.runs.take_oldest() {
+            // SAFETY: it was kept (R1) and is out of the cache.
+            unsafe { self.free_run(run) };
+        }
+        cache.give_up_run_room(&self.cacheable);
+        any
+    }
+}
+
+/// A kept run for a request, if there is one.
+fn take_kept(cache: &ThreadCache, size: usize, align: usize) -> Option<KeptRun> {
+    let granules = granules_for(size.max(1))?;
+    if granules > MAX_KEPT_BYTES >> GRANULE_SHIFT || cache.runs.len() == 0 {
+        return None;
+    }
+    cache.alone(|| {
+        cache.visit();
+        cache.runs.take(granules, align)
+    })
+}
