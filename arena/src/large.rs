@@ -174,15 +174,7 @@ impl HeapCore {
             }
             Entry::Segment { heap } if heap == self.id => {
                 // SAFETY: the page map has a segment of this heap there.
-                let segment: &Segment = unsafe { Segment::containing(addr) };
-                match (segment.kind_at(addr), segment.span_at(addr)) {
-                    (Kind::Whole, Some(span)) if span.start() == addr => {
-                        span.granules() << GRANULE_SHIFT
-                    }
-                    (Kind::Whole, Some(_)) => die(Misuse::Interior, addr),
-                    (Kind::Blocks(_), _) => die(Misuse::WrongLayout, addr),
-                    _ => die(Misuse::DoubleFree, addr),
-                }
+                run_at(unsafe { Segment::containing(addr) }, addr).bytes()
             }
             _ if self.big.with(|big| big.holds(addr)) => die(Misuse::DoubleFree, addr),
             _ => die(Misuse::Foreign, addr),
@@ -211,17 +203,15 @@ impl HeapCore {
     /// As for [`Self::free_large`].
     pub(crate) unsafe fn free_unless_run(&self, block: *mut u8) -> Option<KeptRun> {
         let addr = block.addr();
-        let len = self.locate_large(addr);
         if let Some(segment) = self.segment_of(addr) {
+            let run = run_at(segment, addr);
             if !segment.note_freed(addr) {
                 // Another thread has freed it since we looked.
                 die(Misuse::DoubleFree, addr);
             }
-            return Some(KeptRun {
-                addr,
-                granules: len >> GRANULE_SHIFT,
-            });
+            return Some(run);
         }
+        let len = self.locate_large(addr);
         // Relaxed: a count for statistics.
         self.large.fetch_sub(len, Ordering::Relaxed);
         PAGE_MAP.clear(addr);
@@ -451,6 +441,19 @@ impl HeapCore {
             Place::Small(class) => block_size(crate::units::ClassIndex::new(class)),
             Place::Large(len) => len,
         }
+    }
+}
+
+/// The run in use that starts at `addr`; ends the process when there is none.
+fn run_at(segment: &Segment, addr: usize) -> KeptRun {
+    match (segment.kind_at(addr), segment.span_at(addr)) {
+        (Kind::Whole, Some(span)) if span.start() == addr => KeptRun {
+            addr,
+            granules: span.granules(),
+        },
+        (Kind::Whole, Some(_)) => die(Misuse::Interior, addr),
+        (Kind::Blocks(_), _) => die(Misuse::WrongLayout, addr),
+        _ => die(Misuse::DoubleFree, addr),
     }
 }
 

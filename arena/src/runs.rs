@@ -60,7 +60,7 @@ impl HeapCore {
             if cache.runs.keep(run) {
                 return true;
             }
-            let wanted = cache.runs.bytes() + run.bytes();
+            let wanted = (cache.runs.bytes() + run.bytes()).min(MAX_KEPT_BYTES);
             if wanted > cache.runs.room() && cache.widen_runs(wanted, self.room()) {
                 continue;
             }

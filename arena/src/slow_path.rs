@@ -45,7 +45,11 @@ impl HeapCore {
             // Memory that was given back is being touched again: the heap grows.
             self.sweep();
         }
-        let got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        let mut got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        if got == 0 && self.give_up_runs(cache) {
+            // Memory is short, and the thread had some that it did not use.
+            got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        }
         let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
             return ptr::null_mut();
         };

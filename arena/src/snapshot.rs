@@ -153,7 +153,7 @@ impl HeapCore {
                 let free: usize = ClassIndex::all()
                     .map(|class| free_entries(class) * block_size(class))
                     .sum();
-                let most = cache.allowed() - cache.runs.room() + free;
+                let most = cache.allowed().saturating_sub(cache.runs.room()) + free;
                 allowed += cache.allowed();
                 runs += cache.runs.len();
                 if result.is_ok() {

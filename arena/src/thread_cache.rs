@@ -26,7 +26,7 @@
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
-use crate::run_cache::{MAX_KEPT_BYTES, RunCache};
+use crate::run_cache::RunCache;
 use crate::size_class::{block_size, magazine_capacity};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
@@ -284,7 +284,7 @@ impl ThreadCache {
         let added = wanted.saturating_sub(self.runs.room());
         // Relaxed: as in `grow`.
         let sum = self.allowed.load(Ordering::Relaxed) + added;
-        if wanted > MAX_KEPT_BYTES || sum > room.each || !claim(room, added) {
+        if sum > room.each || !claim(room, added) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);
