@@ -138,7 +138,7 @@ fn objects_whose_batch_return_was_stopped_are_neither_lost_nor_doubled() {
     let _one = ONE_TEST.lock();
     install_handler();
     let make: fn() -> u8 = || 7;
-    let pool: &'static Bytes = Box::leak(Box::new(Pool::with(make)));
+    let pool: &Bytes = &Pool::with(make);
     let over = AtomicBool::new(false);
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
@@ -180,23 +180,24 @@ fn who_waits_for_the_turn_leaves_nothing_in_its_cache() {
     let begun = Instant::now();
     while begun.elapsed() < LONGEST_TEST {
         let make: fn() -> u8 = || 7;
-        let pool: &'static Bytes = Box::leak(Box::new(Pool::builder().capacity(16).build(make)));
+        let pool = Arc::new(Pool::builder().capacity(16).build(make));
         let (tell, told) = mpsc::channel();
-        let over: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
-        let victims = tell.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let (victims, its_pool, its_end) = (tell.clone(), Arc::clone(&pool), Arc::clone(&over));
         thread::spawn(move || {
             let mut some = Vec::new();
             // SAFETY: no conditions.
             let this = unsafe { libc::pthread_self() };
             victims.send(this).expect("somebody listens");
-            while !over.load(Ordering::SeqCst) {
-                assert!(pool.get_many(16, &mut some).is_ok());
+            while !its_end.load(Ordering::SeqCst) {
+                assert!(its_pool.get_many(16, &mut some).is_ok());
                 some.clear();
             }
             victims.send(this).expect("somebody listens");
         });
         let victim = told.recv().expect("it works");
         while_stopped(victim, || {
+            let (pool, over) = (Arc::clone(&pool), Arc::clone(&over));
             thread::spawn(move || {
                 assert!(pool.get_many(16, &mut Vec::new()).is_ok());
                 over.store(true, Ordering::SeqCst);
