@@ -9,6 +9,10 @@ use crate::segment::Segment;
 use crate::thread_cache::ThreadCache;
 use crate::units::{Contents, GRANULE_SHIFT, granules_for};
 
+/// Runs that come and go in a thread's cache until the heap is looked at: the look costs as
+/// much as a fifth of such a pair.
+const TICK_VISITS: usize = 8;
+
 impl HeapCore {
     /// Allocates a block of whole granules; null when memory is short.
     pub(crate) fn alloc_large_with(
@@ -46,16 +50,24 @@ impl HeapCore {
         let Some(run) = (unsafe { self.free_unless_run(block) }) else {
             return;
         };
-        if run.bytes() > MAX_KEPT_BYTES || !cache.alone(|| self.keep_run(cache, run)) {
+        let mut visits = 0;
+        let kept = run.bytes() <= MAX_KEPT_BYTES
+            && cache.alone(|| {
+                visits = cache.visit();
+                self.keep_run(cache, run)
+            });
+        if !kept {
             // SAFETY: freed just now, and not kept.
             unsafe { self.free_run(run) };
+        }
+        // A program that needs nothing but large blocks comes here only.
+        if !kept || visits % TICK_VISITS == 0 {
             self.tick();
         }
     }
 
     /// Puts a run into the cache, in the place of older ones if need be. Inside `alone`.
     fn keep_run(&self, cache: &ThreadCache, run: KeptRun) -> bool {
-        cache.visit();
         loop {
             if cache.runs.keep(run) {
                 return true;
