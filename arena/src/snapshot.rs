@@ -72,6 +72,7 @@ impl HeapCore {
         }
         // Relaxed: numbers.
         stats.large = self.large.load(Ordering::Relaxed).saturating_sub(kept);
+        stats.cached_large = kept;
         stats.cached += kept;
         stats.live += stats.large;
         // A snapshot between two threads' counts may be negative for an instant.

@@ -23,6 +23,8 @@ pub struct Stats {
     pub live: usize,
     /// In free blocks that thread caches hold.
     pub cached: usize,
+    /// The part of `cached` in blocks above 32 KiB.
+    pub cached_large: usize,
     /// In OS memory that the heap holds and that may be resident, without metadata.
     pub committed: usize,
     /// Upper bound of the memory for metadata: segment headers and thread caches.
@@ -62,6 +64,7 @@ impl Stats {
             requested: 0,
             live: 0,
             cached: 0,
+            cached_large: 0,
             committed: 0,
             metadata: 0,
             purged: 0,
