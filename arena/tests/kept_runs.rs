@@ -77,7 +77,10 @@ fn no_more_is_kept_than_half_a_mebibyte_or_than_the_option_says() {
             free(&mut cache, 48, block);
             assert!(kept(&heap) <= most);
         }
-        assert!(kept(&heap) + (48 << 10) > most.min((8 * 48) << 10), "{most}");
+        assert!(
+            kept(&heap) + (48 << 10) > most.min((8 * 48) << 10),
+            "{most}"
+        );
     }
 }
 

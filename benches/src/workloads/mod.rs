@@ -36,6 +36,7 @@ pub(crate) const ALL: &[Workload] = &[
     Workload::stress("thread-churn", threads::thread_churn),
     Workload::stress("phase-change", memory::phase_change),
     Workload::stress("grow-buffers", memory::growing_buffers),
+    Workload::stress("large-blocks", stress::large_blocks),
     Workload::stress("burst-idle", memory::burst_and_idle),
 ];
 
@@ -146,6 +147,16 @@ impl Block {
         let mut bytes = Vec::with_capacity(size);
         bytes.resize(size, tag);
         Self(bytes)
+    }
+
+    /// A block of `size` bytes (at least one) of which one in 4 KiB is written.
+    pub(crate) fn paged(size: usize, tag: u8) -> Self {
+        let mut bytes = Vec::with_capacity(size);
+        for place in bytes.spare_capacity_mut().iter_mut().step_by(4096) {
+            place.write(tag);
+        }
+        bytes.push(tag);
+        Self(core::hint::black_box(bytes))
     }
 
     /// The tag it was made with.

@@ -101,6 +101,25 @@ pub(super) fn churn(setting: &mut Setting) -> Result<Outcome> {
     Ok(Outcome::new(checksum, rings))
 }
 
+/// Buffers of 33 to 400 KiB, four at a time: each takes the place of the oldest. One byte
+/// in 4 KiB is written.
+pub(super) fn large_blocks(setting: &mut Setting) -> Result<Outcome> {
+    let steps = setting.scale.of(100_000);
+    let mut ring = Ring::new(4);
+    let mut rng = Rng::with_seed(5);
+    let checksum = setting.watch.measure(|| {
+        let mut sum = 0_u64;
+        for counter in 0..steps {
+            let block = Block::paged(rng.usize(33 << 10..=400 << 10), tag(counter));
+            if let Some(oldest) = ring.replace(block) {
+                sum = sum.wrapping_mul(31).wrapping_add(oldest.tag());
+            }
+        }
+        sum
+    });
+    Ok(Outcome::new(checksum, ring))
+}
+
 /// A size between 8 bytes and 32 KiB; each doubling is half as frequent as the
 /// one before.
 fn skewed_size(rng: &mut Rng) -> usize {
