@@ -14,6 +14,7 @@
 
 use core::ptr;
 
+use crate::size_class::blocks_per_line;
 use crate::span::{Kind, Span, all_free, any_free, full_word};
 use crate::sync::{AtomicUsize, Lock, Ordering, seqcst_fence};
 use crate::units::ClassIndex;
@@ -241,11 +242,12 @@ unsafe fn take_from(
     let words = unsafe { span.words(class) };
     // SAFETY: the class lock is held.
     let mut index = unsafe { span.with_links(|links| links.hint) };
+    let per_line = blocks_per_line(class);
     let mut got = 0;
     while let Some(word) = words.get(index) {
         // Acquire: pairs with `give`; the last owner's accesses come before the next's.
         let free = word.load(Ordering::Acquire);
-        let mask = lowest(free, want - got);
+        let mask = whole_lines_first(free, want - got, per_line);
         if mask != 0 {
             // Relaxed: the bits are set and only we clear bits (S2), so all of `mask` is
             // ours; what they publish was acquired by the load above.
@@ -286,6 +288,23 @@ unsafe fn unlist_if_exhausted(list: &mut List, span: &Span, class: ClassIndex) {
         // SAFETY: by contract.
         unsafe { unlink(list, span) };
     }
+}
+
+/// `count` set bits of `word`: first those of cache lines (`per_line` bits, a power of two)
+/// all of whose blocks are free, so that two threads that refill get no line between them
+/// as long as there are others.
+fn whole_lines_first(word: u64, count: usize, per_line: usize) -> u64 {
+    let mut whole = word;
+    let mut width = 1;
+    while width < per_line {
+        whole &= whole >> width;
+        width *= 2;
+    }
+    // The first bit of each line stands for all of them.
+    let line = u64::MAX >> (64 - per_line);
+    whole &= u64::MAX / line;
+    let first = lowest(whole * line, count);
+    first | lowest(word & !first, count - first.count_ones() as usize)
 }
 
 /// The lowest `count` set bits of `word`.
@@ -351,6 +370,25 @@ unsafe fn unlink(list: &mut List, span: &Span) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_lines_come_first_and_the_rest_after_them() {
+        let word = 0xff_00_fe_ff;
+        assert_eq!(whole_lines_first(word, 8, 8), 0xff);
+        assert_eq!(whole_lines_first(word, 12, 8), 0x0f_00_00_ff);
+        assert_eq!(whole_lines_first(word, 18, 8), 0xff_00_06_ff);
+        assert_eq!(whole_lines_first(0xfe, 3, 8), 0x0e);
+        assert_eq!(whole_lines_first(0b1101, 2, 2), 0b1100);
+        assert_eq!(whole_lines_first(0b1101, 2, 1), 0b0101);
+        assert_eq!(whole_lines_first(u64::MAX, 64, 4), u64::MAX);
+        for word in [0, 1, u64::MAX, 0x1234_5678_9abc_def0, 1 << 63] {
+            for (count, per_line) in [(0, 8), (1, 4), (7, 8), (33, 2), (64, 8)] {
+                let taken = whole_lines_first(word, count, per_line);
+                let most = word.count_ones().min(u32::try_from(count).unwrap());
+                assert_eq!((taken & !word, taken.count_ones()), (0, most));
+            }
+        }
+    }
 
     #[test]
     fn lowest_takes_the_lowest_bits() {

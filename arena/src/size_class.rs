@@ -16,6 +16,7 @@
 //! | 129 – 32768 | 1.25 × request | 25 % of the request, 20 % of the block |
 //! | 32769 – 1 MiB | request + 4095 | one granule less a byte (12.5 % of the request) |
 //!
+//! Up to 512 KiB a run that the thread had kept may be an eighth longer (`run_cache`).
 //! Above 1 MiB a block is a mapping of its own; one that was kept may be reused for a
 //! request of half its size (`big`).
 //!
@@ -176,6 +177,15 @@ pub(crate) fn block_at(class: ClassIndex, offset: usize) -> usize {
     debug_assert!(offset < 1 << 17);
     // Exact for offsets below 2^17 (test `division_by_multiplication_is_exact`).
     ((offset as u64 * RECIPROCAL[class.get()]) >> 32) as usize
+}
+
+/// Blocks of `class` that lie in one cache line of 64 bytes, where lines hold whole blocks;
+/// 1 for all other classes.
+pub(crate) fn blocks_per_line(class: ClassIndex) -> usize {
+    match block_size(class) {
+        size @ (8 | 16 | 32) => 64 / size,
+        _ => 1,
+    }
 }
 
 /// Most entries a magazine of `class` may hold: 128, and no more than 128 KiB of blocks.

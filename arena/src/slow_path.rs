@@ -68,6 +68,13 @@ impl HeapCore {
     fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
         let visits = self.visit(cache);
         cache.close_holes(class);
+        if cache.allowance(class) == 0 {
+            // The thread has not allocated of the class yet: the block is another's, and so
+            // may its neighbours be. Back in its span, it is nobody's next one.
+            self.give_blocks(class, &[block]);
+            self.widen(cache, class, visits);
+            return;
+        }
         let is_full = cache.len(class) >= cache.allowance(class);
         if is_full && !self.widen(cache, class, visits) {
             let mut blocks = [ptr::null_mut(); MAX_BATCH];

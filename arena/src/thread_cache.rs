@@ -27,7 +27,7 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::run_cache::RunCache;
-use crate::size_class::{block_size, magazine_capacity};
+use crate::size_class::{block_size, blocks_per_line, magazine_capacity};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
 };
@@ -155,10 +155,8 @@ impl ThreadCache {
             let base = cache.base(class);
             // The slot below the base is null already (T2): not touching the slots keeps
             // those of unused classes from becoming resident.
-            // SAFETY: the first slots are inside `slots`.
-            let limit = unsafe { base.add(free_entries(class)) };
             cache.set_top(class, base);
-            cache.set_limit(class, limit);
+            cache.set_limit(class, base);
             cache.set_holes(class, 0);
         }
         // Relaxed: published with the cache.
@@ -241,7 +239,10 @@ impl ThreadCache {
 
     /// Blocks to fetch when the magazine of `class` is empty.
     pub(crate) fn batch(&self, class: ClassIndex) -> usize {
-        (self.allowance(class) / 2).clamp(1, MAX_BATCH)
+        let allowance = self.allowance(class);
+        (allowance / 2)
+            .max(blocks_per_line(class).min(allowance))
+            .clamp(1, MAX_BATCH)
     }
 
     /// Doubles the limit of `class` within its capacity and the room there is; `false`
