@@ -92,8 +92,15 @@ pub enum WriteError {
         most: usize,
     },
     /// An earlier operation of the transaction failed half way.
-    #[error("an earlier operation of this transaction failed; drop it and begin another")]
+    #[error(
+        "an earlier operation of this transaction failed; go back to a savepoint before it, or drop the transaction and begin another"
+    )]
     Broken,
+    /// The savepoint is another transaction's, or was given up with an earlier one.
+    #[error(
+        "the savepoint is of another transaction, or was given up when an earlier one was gone back to or released"
+    )]
+    NoSavepoint,
 }
 
 /// A failure to begin a write transaction.

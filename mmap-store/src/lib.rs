@@ -131,4 +131,6 @@ pub use store::{Options, Store};
 #[cfg(not(loom))]
 pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
 #[cfg(not(loom))]
+pub use txn::savepoint::Savepoint;
+#[cfg(not(loom))]
 pub use txn::write::{TableMut, WriteTxn};

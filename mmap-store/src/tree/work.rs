@@ -33,14 +33,19 @@ impl Source for Pages {
 
 /// See the module.
 ///
-/// Invariant: every node and value in the memory is reached from one of the
-/// transaction's roots exactly once.
+/// Invariants:
+/// - I1: every node and value in the memory is reached exactly once from one of the
+///   transaction's roots, or is named by a `Dropped` step of the undo log.
+/// - I2: a node that was there at a savepoint that lives is not changed and not given up:
+///   its mark is below `floor`, and changing it copies it again.
 #[derive(Debug)]
 pub(crate) struct Work<'s> {
     pub(crate) pages: &'s Pages,
     /// The transaction's number: the birth of its pages.
     pub(crate) txn: u64,
     pub(crate) nodes: Vec<Option<Box<PageBuf>>>,
+    /// How many savepoints there had been when each node was copied or made.
+    marks: Vec<u64>,
     pub(crate) values: Vec<Option<Box<[u8]>>>,
     spare: Vec<Box<PageBuf>>,
     vacant: Vec<usize>,
@@ -48,6 +53,33 @@ pub(crate) struct Work<'s> {
     pub(crate) freed: Vec<Freed>,
     /// For entries while nodes are laid out anew.
     pub(crate) scratch: Bump,
+    /// Savepoints there have been.
+    mark: u64,
+    /// What was there at the newest savepoint that lives: nodes with a mark below the
+    /// first, values with an index below the second.
+    floor: (u64, usize),
+    /// What was done since the oldest savepoint that lives.
+    undo: Vec<Undo>,
+}
+
+/// One step that going back to a savepoint undoes.
+#[derive(Clone, Copy, Debug)]
+enum Undo {
+    /// The node was made; by now it may be gone, and its index used again.
+    Made(usize),
+    /// The tree gave the node up; it is kept for a savepoint.
+    Dropped(usize),
+    /// The tree gave the value up; it is kept for a savepoint.
+    DroppedValue(usize),
+}
+
+/// What the memory was at a savepoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    mark: u64,
+    undo: usize,
+    values: usize,
+    freed: usize,
 }
 
 impl<'s> Work<'s> {
@@ -56,12 +88,68 @@ impl<'s> Work<'s> {
             pages,
             txn,
             nodes: Vec::new(),
+            marks: Vec::new(),
             values: Vec::new(),
             spare: Vec::new(),
             vacant: Vec::new(),
             freed: Vec::new(),
             scratch: Bump::new(),
+            mark: 0,
+            floor: (0, 0),
+            undo: Vec::new(),
         }
+    }
+
+    /// Keeps what there is from now on, so that it can be gone back to.
+    pub(crate) fn mark(&mut self) -> Mark {
+        self.mark += 1;
+        let mark = Mark {
+            mark: self.mark,
+            undo: self.undo.len(),
+            values: self.values.len(),
+            freed: self.freed.len(),
+        };
+        self.keep_from(mark);
+        mark
+    }
+
+    /// `mark` is the newest one that may be gone back to.
+    pub(crate) fn keep_from(&mut self, mark: Mark) {
+        self.floor = (mark.mark, mark.values);
+    }
+
+    /// Goes back to `mark`, which stays the newest one.
+    pub(crate) fn roll_back(&mut self, mark: Mark) {
+        for step in self.undo.drain(mark.undo..).rev() {
+            // What was dropped is kept and needs nothing. What was made and dropped, or
+            // made twice, is gone already.
+            if let Undo::Made(index) = step
+                && let Some(page) = self.nodes[index].take()
+            {
+                self.spare.push(page);
+                self.vacant.push(index);
+            }
+        }
+        self.values.truncate(mark.values);
+        self.freed.truncate(mark.freed);
+        self.keep_from(mark);
+    }
+
+    /// Nothing is gone back to any more: gives up what was kept for that.
+    pub(crate) fn forget_marks(&mut self) {
+        for step in core::mem::take(&mut self.undo) {
+            match step {
+                Undo::Made(_) => {}
+                Undo::Dropped(index) => self.vacate(index),
+                Undo::DroppedValue(index) => self.values[index] = None,
+            }
+        }
+        self.floor = (0, 0);
+    }
+
+    fn vacate(&mut self, index: usize) {
+        self.spare.extend(self.nodes[index].take());
+        self.vacant.push(index);
     }
 
     /// A zeroed node.
@@ -72,9 +160,14 @@ impl<'s> Work<'s> {
             .unwrap_or_else(|| Box::new([0; PAGE_BYTES]));
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);
+            self.marks.push(0);
             self.nodes.len() - 1
         });
         self.nodes[index] = Some(page);
+        self.marks[index] = self.mark;
+        if self.floor.0 > 0 {
+            self.undo.push(Undo::Made(index));
+        }
         Child {
             page: DIRTY_BIT | u32::try_from(index).expect("fewer nodes than pages in a file"),
             crc: 0,
@@ -91,10 +184,11 @@ impl<'s> Work<'s> {
         NodeMut(self.page_mut(child))
     }
 
-    /// The node in memory for `child`, copied there if it is still in the file only.
+    /// The node in memory for `child` that may be changed: copied there if it is still in
+    /// the file only, and copied again if a savepoint keeps it as it is.
     pub(crate) fn make_dirty(&mut self, child: Child) -> Result<Child, ReadError> {
-        if child.dirty_index().is_some() {
-            return Ok(child);
+        if let Some(index) = child.dirty_index() {
+            return Ok(self.own_copy(child, index));
         }
         let page = self.pages.page(child)?;
         let born = {
@@ -109,6 +203,17 @@ impl<'s> Work<'s> {
         Ok(new)
     }
 
+    fn own_copy(&mut self, child: Child, index: usize) -> Child {
+        if self.marks[index] >= self.floor.0 {
+            return child;
+        }
+        let new = self.new_node();
+        let page: PageBuf = **self.nodes[index].as_ref().expect("the node is in use");
+        self.page_mut(new).copy_from_slice(&page);
+        self.undo.push(Undo::Dropped(index));
+        new
+    }
+
     fn free(&mut self, first: u32, pages: u32, born: u64) {
         self.freed.push(Freed {
             extent: Extent { first, pages },
@@ -120,10 +225,10 @@ impl<'s> Work<'s> {
     /// Gives up a node that the tree no longer has.
     pub(crate) fn drop_node(&mut self, child: Child) -> Result<(), ReadError> {
         match child.dirty_index() {
-            Some(index) => {
-                self.spare.extend(self.nodes[index].take());
-                self.vacant.push(index);
+            Some(index) if self.marks[index] < self.floor.0 => {
+                self.undo.push(Undo::Dropped(index));
             }
+            Some(index) => self.vacate(index),
             None => {
                 let born = self.pages.node(child)?.born();
                 self.free(child.page, 1, born);
@@ -147,7 +252,12 @@ impl<'s> Work<'s> {
     /// is only delays its reuse until the snapshots of today are gone.
     pub(crate) fn drop_large(&mut self, large: &LargeRef) -> Result<(), ReadError> {
         if large.page & DIRTY_BIT != 0 {
-            self.values[(large.page & !DIRTY_BIT) as usize] = None;
+            let index = (large.page & !DIRTY_BIT) as usize;
+            if index < self.floor.1 {
+                self.undo.push(Undo::DroppedValue(index));
+            } else {
+                self.values[index] = None;
+            }
             return Ok(());
         }
         let extent = large.extent().ok_or(damaged(large.page, Flaw::Record))?;

@@ -67,8 +67,10 @@ impl WriteTxn<'_> {
             head,
             work,
             record,
+            is_recorded,
             ..
         } = self;
+        let record = is_recorded.then_some(record);
         install(shared, head, version, work.freed, record, durability)
     }
 
@@ -86,6 +88,7 @@ impl WriteTxn<'_> {
 
     /// Steps 1 to 3.
     fn build(&mut self) -> Result<Version, CommitError> {
+        self.forget_savepoints();
         let placed = self.place()?;
         match self.write_pages(&placed) {
             Ok(version) => {

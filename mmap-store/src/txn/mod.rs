@@ -2,4 +2,5 @@
 
 pub(crate) mod commit;
 pub(crate) mod read;
+pub(crate) mod savepoint;
 pub(crate) mod write;

@@ -11,9 +11,10 @@ use crate::sync::MutexGuard;
 use crate::tree::cursor::Cursor;
 use crate::tree::work::Work;
 use crate::tree::{mutate, search};
+use crate::txn::savepoint::Saved;
 
 /// A table that the transaction has looked at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenTable {
     pub(crate) name: Box<str>,
     pub(crate) record: TableRecord,
@@ -30,11 +31,14 @@ pub struct WriteTxn<'s> {
     /// Root of the tree of tables.
     pub(crate) root: Child,
     pub(crate) tables: Vec<OpenTable>,
-    /// The record for the ring, without its header's content. `None` when it became
-    /// longer than the ring takes.
-    pub(crate) record: Option<Vec<u8>>,
+    /// The record for the ring, without its header's content.
+    pub(crate) record: Vec<u8>,
+    /// Whether `record` has every change; not if it became longer than the ring takes.
+    pub(crate) is_recorded: bool,
     /// Longest record that goes to the ring.
     record_limit: usize,
+    /// Savepoints that live, oldest first.
+    pub(crate) saved: Vec<Saved>,
     /// An operation failed half way.
     pub(crate) broken: bool,
 }
@@ -48,7 +52,9 @@ impl<'s> WriteTxn<'s> {
             root: head.version.root,
             head,
             tables: Vec::new(),
-            record: Some(vec![0; ring::HEADER_BYTES]),
+            record: vec![0; ring::HEADER_BYTES],
+            is_recorded: true,
+            saved: Vec::new(),
             record_limit: usize::try_from(shared.ring_bytes / 4).unwrap_or(usize::MAX),
             broken: false,
         }
@@ -87,20 +93,25 @@ impl<'s> WriteTxn<'s> {
 
     /// Adds a change to the record for the ring, unless that is too long already.
     fn log(&mut self, index: usize, key: &[u8], value: Option<&[u8]>) {
-        let Some(record) = &mut self.record else {
+        if !self.is_recorded {
             return;
-        };
+        }
         let table = self.tables[index].name.as_bytes();
-        let bytes = record.len() + table.len() + key.len() + value.map_or(0, <[u8]>::len);
+        let value_bytes = value.map_or(0, <[u8]>::len);
+        let bytes = self.record.len() + table.len() + key.len() + value_bytes;
         if bytes + 16 > self.record_limit {
-            self.record = None;
+            self.is_recorded = false;
+            if self.saved.is_empty() {
+                // Otherwise the start of it may be gone back to.
+                self.record = Vec::new();
+            }
             return;
         }
         let change = match value {
             Some(value) => Change::Put { table, key, value },
             None => Change::Delete { table, key },
         };
-        ring::push(record, change);
+        ring::push(&mut self.record, change);
     }
 }
 
