@@ -120,6 +120,7 @@ impl Walk<'_> {
             // A record is never a large value.
             let entry = entry.ok().filter(|entry| !entry.large);
             let record = entry.and_then(|entry| TableRecord::decode(entry.value));
+            let record = record.map(|(record, _)| record);
             tables.push((String::from_utf8_lossy(&name).into_owned(), record));
         });
         for (table, record) in tables {

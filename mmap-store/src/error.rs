@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::ids::PageId;
+use crate::schema::TableOptions;
 
 /// What is wrong with bytes that were read from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -51,6 +52,33 @@ pub enum ReadError {
     },
 }
 
+/// A failure to open a table.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The table was created with other options.
+    #[error("table `{table}` is a {recorded}, not a {asked}; open it as what it is")]
+    Mismatch {
+        /// The table.
+        table: Box<str>,
+        /// What its record says.
+        recorded: Box<TableOptions>,
+        /// What it was opened as.
+        asked: Box<TableOptions>,
+    },
+    /// No table can have these options.
+    #[error("table `{table}` cannot be created: {reason}")]
+    Options {
+        /// The table.
+        table: Box<str>,
+        /// What is asked of them.
+        reason: &'static str,
+    },
+}
+
 /// One thing that is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -77,12 +105,16 @@ pub enum Problem {
 }
 
 /// A failure of an operation in a write transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WriteError {
     /// What is there could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The table cannot be opened so; never [`TableError::Read`], which is
+    /// [`WriteError::Read`].
+    #[error(transparent)]
+    Table(TableError),
     /// The key is longer than [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES).
     #[error("a key of {bytes} bytes is longer than the {most} that a key may have")]
     KeyTooLong {
@@ -101,6 +133,15 @@ pub enum WriteError {
         "the savepoint is of another transaction, or was given up when an earlier one was gone back to or released"
     )]
     NoSavepoint,
+}
+
+impl From<TableError> for WriteError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Read(error) => Self::Read(error),
+            other => Self::Table(other),
+        }
+    }
 }
 
 /// A failure to begin a write transaction.

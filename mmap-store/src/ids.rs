@@ -86,3 +86,34 @@ impl Child {
 pub(crate) fn pages_for(bytes: u64) -> u64 {
     bytes.div_ceil(PAGE_BYTES_U64)
 }
+
+/// Where values start: at multiples of a power of two, from 1 to [`PAGE_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alignment {
+    shift: u8,
+}
+
+impl Alignment {
+    /// Anywhere.
+    pub(crate) const NONE: Self = Self { shift: 0 };
+
+    /// `None` if `bytes` is no such power of two.
+    pub(crate) fn new(bytes: usize) -> Option<Self> {
+        let fits = bytes.is_power_of_two() && bytes <= PAGE_BYTES;
+        let shift = u8::try_from(bytes.trailing_zeros()).ok()?;
+        fits.then_some(Self { shift })
+    }
+
+    /// `None` if two to the power of `shift` is too much.
+    pub(crate) fn from_shift(shift: u8) -> Option<Self> {
+        (1_usize.checked_shl(shift.into())? <= PAGE_BYTES).then_some(Self { shift })
+    }
+
+    pub(crate) fn shift(self) -> u8 {
+        self.shift
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        1 << self.shift
+    }
+}

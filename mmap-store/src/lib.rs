@@ -65,6 +65,7 @@ pub mod design {}
 
 mod error;
 mod ids;
+mod schema;
 mod sync;
 
 #[cfg(not(loom))]
@@ -122,14 +123,17 @@ mod simulation;
 
 #[cfg(not(loom))]
 pub use check::CheckReport;
-pub use error::{BeginError, CommitError, Flaw, OpenError, Problem, ReadError, WriteError};
+pub use error::{
+    BeginError, CommitError, Flaw, OpenError, Problem, ReadError, TableError, WriteError,
+};
 pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
+pub use schema::{Compression, MAX_TYPE_NAME_BYTES, TableOptions};
 #[cfg(not(loom))]
 pub use shared::Durability;
 #[cfg(not(loom))]
 pub use store::{Options, Store};
 #[cfg(not(loom))]
-pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table};
+pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table, TableInfo};
 #[cfg(not(loom))]
 pub use txn::savepoint::Savepoint;
 #[cfg(not(loom))]

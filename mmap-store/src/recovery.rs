@@ -15,6 +15,7 @@ use crate::checkpoint::NO_MAP;
 use crate::error::{CommitError, Flaw, OpenError};
 use crate::format::meta::{FORMAT, Meta, SlotError};
 use crate::format::ring::{self, ALIGN_BYTES, Change, Found, HEADER_BYTES, MOST_RING_BYTES};
+use crate::format::table::decode_schema;
 use crate::group::Group;
 use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, MOST_COUNT, PAGE_BYTES, PAGE_BYTES_U64};
 use crate::pages::Pages;
@@ -285,14 +286,24 @@ impl Shared {
             let Some(change) = change else {
                 return Err(bad);
             };
-            let (Change::Put { table, .. } | Change::Delete { table, .. }) = change;
-            let Ok(name) = core::str::from_utf8(table) else {
+            let Ok(name) = core::str::from_utf8(change.table()) else {
                 return Err(bad);
             };
-            let result = txn.table(name).and_then(|mut table| match change {
-                Change::Put { key, value, .. } => table.put(key, value),
-                Change::Delete { key, .. } => table.delete(key),
-            });
+            let result = match change {
+                Change::Put { key, value, .. } => {
+                    let table = txn.raw_table(name);
+                    table.and_then(|mut table| table.put(key, value))
+                }
+                Change::Delete { key, .. } => {
+                    let table = txn.raw_table(name);
+                    table.and_then(|mut table| table.delete(key))
+                }
+                Change::Define { schema, .. } => match decode_schema(schema) {
+                    Some(options) => txn.raw_table_with(name, &options).map(|_| true),
+                    None => return Err(bad),
+                },
+                Change::Drop { .. } => txn.delete_table(name),
+            };
             if let Err(error) = result {
                 return Err(match error {
                     crate::error::WriteError::Read(error) => error.into(),

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use brickyard_store::{
-    BeginError, Durability, Flaw, OpenError, Options, PAGE_BYTES, ReadError, ReadTxn, Store,
+    BeginError, Durability, Flaw, OpenError, Options, PAGE_BYTES, ReadTxn, Store, TableError,
     WriteError,
 };
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ fn filled(dir: &Path) {
 }
 
 /// Reads everything; what is read must be what was written.
-fn verify(read: &ReadTxn<'_>) -> Result<(), ReadError> {
+fn verify(read: &ReadTxn<'_>) -> Result<(), TableError> {
     let table = read.table("numbers")?.expect("it was made");
     let (mut range, mut number) = (table.range::<[u8]>(..)?, 0);
     while let Some((found, bytes)) = range.next()? {

@@ -14,7 +14,7 @@ use core::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use brickyard_store::{Options, Store};
+use brickyard_store::{Options, Store, TableOptions};
 
 const PAGE: usize = 4096;
 /// Bytes in a line of the golden file; lines of zeros are left out.
@@ -33,8 +33,12 @@ fn value(number: u32) -> Vec<u8> {
     vec![(number % 200) as u8 + 1; 100]
 }
 
-/// A store with a tree of two levels, a large value, an older checkpoint, and two records
-/// in the ring that no checkpoint covers.
+fn options() -> TableOptions {
+    TableOptions::new().key_type("town").value_type("vector 1")
+}
+
+/// A store with a tree of two levels, a large value, a table with options, an older
+/// checkpoint, and four records in the ring that no checkpoint covers.
 fn make(dir: &Path) -> Store {
     let store = Options::new()
         .ring_bytes(4096)
@@ -50,6 +54,8 @@ fn make(dir: &Path) -> Store {
     let mut blobs = write.table("blobs").expect("sound");
     blobs.put(b"large", &[0xab; 5000]).expect("sound");
     blobs.put(b"", b"under the empty key").expect("sound");
+    let vectors = write.table_with("vectors", &options());
+    vectors.expect("new").put(b"k", b"v").expect("sound");
     write.commit().expect("room");
     store.checkpoint().expect("room");
     let mut write = store.write().expect("sound");
@@ -63,6 +69,12 @@ fn make(dir: &Path) -> Store {
         .expect("sound")
         .put(b"k", b"v")
         .expect("sound");
+    write.commit().expect("room");
+    let mut write = store.write().expect("sound");
+    write.table_with("empty", &options()).expect("new");
+    write.commit().expect("room");
+    let mut write = store.write().expect("sound");
+    assert!(write.delete_table("vectors").expect("sound"));
     write.commit().expect("room");
     store
 }
@@ -140,6 +152,9 @@ fn a_store_of_format_1_is_read_and_recovered() {
     );
     let late = read.table("late").expect("sound").expect("made");
     assert_eq!(late.get(b"k").expect("sound"), Some(&b"v"[..]));
+    let empty = read.table("empty").expect("sound").expect("made");
+    assert_eq!(empty.options(), options());
+    assert!(read.table("vectors").expect("sound").is_none());
 }
 
 fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
@@ -222,7 +237,10 @@ fn the_golden_file_is_what_the_specification_says() {
         &mut tables,
     );
     let names: Vec<&[u8]> = tables.iter().map(|(name, _)| &name[..]).collect();
-    assert_eq!(names, [&b"blobs"[..], b"numbers"]);
+    assert_eq!(names, [&b"blobs"[..], b"numbers", b"vectors"]);
+    let schema = [&[0; 8][..], &[4, 0], b"town", &[8, 0], b"vector 1"].concat();
+    assert_eq!(tables[2].1[16..], schema);
+    assert_eq!(tables[0].1.len(), 16, "a plain table has no schema");
     for (name, record) in &tables {
         let mut found = Vec::new();
         entries(
@@ -236,6 +254,8 @@ fn the_golden_file_is_what_the_specification_says() {
         if name == b"numbers" {
             let expected = (0..ENTRIES).map(|number| (key(number), value(number)));
             assert!(found.into_iter().eq(expected));
+        } else if name == b"vectors" {
+            assert_eq!(found, [(b"k".to_vec(), b"v".to_vec())]);
         } else {
             assert_eq!(found[0], (vec![], b"under the empty key".to_vec()));
             assert_eq!(found[1], (b"large".to_vec(), vec![0xab; 5000]));
@@ -244,7 +264,7 @@ fn the_golden_file_is_what_the_specification_says() {
 
     let (mut at, mut txn) = (small(slot, 40, 8) % ring.len(), number(slot, 24, 8));
     let mut operations = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..4 {
         let record = &ring[at..];
         let len = small(record, 4, 4);
         assert_eq!(
@@ -266,4 +286,15 @@ fn the_golden_file_is_what_the_specification_says() {
         b"v",
     ];
     assert_eq!(operations[1], last.concat());
+    let define = [
+        &[3_u8, 5, 0, 0, 0][..],
+        b"empty",
+        &[24, 0, 0, 0],
+        &schema[..],
+    ];
+    assert_eq!(operations[2], define.concat());
+    assert_eq!(
+        operations[3],
+        [&[4_u8, 7, 0, 0, 0][..], b"vectors"].concat()
+    );
 }

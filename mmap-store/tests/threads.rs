@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::time::Instant;
 
-use brickyard_store::{Durability, Options, ReadError, ReadTxn, Store};
+use brickyard_store::{Durability, Options, ReadTxn, Store, TableError};
 
 const ACCOUNTS: u64 = 300;
 const EACH: u64 = 1000;
@@ -48,7 +48,7 @@ fn decode(value: &[u8]) -> u64 {
     amount
 }
 
-fn sum(read: &ReadTxn<'_>) -> Result<u64, ReadError> {
+fn sum(read: &ReadTxn<'_>) -> Result<u64, TableError> {
     let mut sum = 0;
     for name in TABLES {
         let table = read.table(name)?.expect("it was filled");

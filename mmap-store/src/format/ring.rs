@@ -5,7 +5,8 @@
 //!  +-----+-----+------+-----+------------------+
 //!  | crc | len | salt | seq | operations       |
 //!  +-----+-----+------+-----+------------------+
-//!  operation: kind u8, table u32 + bytes, key u32 + bytes, for put: value u32 + bytes
+//!  operation: kind u8, table u32 + bytes, then each as u32 + bytes
+//!    1 put: key, value      2 delete: key      3 define: schema      4 drop
 //! ```
 //!
 //! `crc` (CRC-32C) is over bytes 4 to 24 + len. `seq` is the transaction's number. A record
@@ -31,6 +32,8 @@ const WRAP: u32 = u32::MAX;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const DEFINE: u8 = 3;
+const DROP: u8 = 4;
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +47,51 @@ pub(crate) enum Change<'a> {
         table: &'a [u8],
         key: &'a [u8],
     },
+    /// Creates a table with options.
+    Define {
+        table: &'a [u8],
+        schema: &'a [u8],
+    },
+    /// Takes a table out, with all it holds.
+    Drop {
+        table: &'a [u8],
+    },
+}
+
+impl<'a> Change<'a> {
+    /// The table that is changed.
+    pub(crate) fn table(&self) -> &'a [u8] {
+        match *self {
+            Self::Put { table, .. }
+            | Self::Delete { table, .. }
+            | Self::Define { table, .. }
+            | Self::Drop { table } => table,
+        }
+    }
+}
+
+fn parts(change: Change<'_>) -> (u8, [Option<&[u8]>; 3]) {
+    match change {
+        Change::Put { table, key, value } => (PUT, [Some(table), Some(key), Some(value)]),
+        Change::Delete { table, key } => (DELETE, [Some(table), Some(key), None]),
+        Change::Define { table, schema } => (DEFINE, [Some(table), Some(schema), None]),
+        Change::Drop { table } => (DROP, [Some(table), None, None]),
+    }
+}
+
+/// Bytes that [`push`] adds.
+pub(crate) fn bytes_of(change: Change<'_>) -> usize {
+    let (_, parts) = parts(change);
+    let parts = parts.into_iter().flatten();
+    parts.fold(1, |sum: usize, part| {
+        sum.saturating_add(4).saturating_add(part.len())
+    })
 }
 
 /// Appends the change to a record's operations. Lengths above 4 GiB do not come here:
 /// such transactions commit as their own checkpoint.
 pub(crate) fn push(out: &mut Vec<u8>, change: Change<'_>) {
-    let (kind, parts) = match change {
-        Change::Put { table, key, value } => (PUT, [Some(table), Some(key), Some(value)]),
-        Change::Delete { table, key } => (DELETE, [Some(table), Some(key), None]),
-    };
+    let (kind, parts) = parts(change);
     out.push(kind);
     for part in parts.into_iter().flatten() {
         let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
@@ -78,10 +117,14 @@ pub(crate) fn changes(mut rest: &[u8]) -> impl Iterator<Item = Option<Change<'_>
 fn next_change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
     let kind = *take(rest, 1)?.first()?;
     let table = part(rest)?;
-    let key = part(rest)?;
     match kind {
-        PUT => part(rest).map(|value| Change::Put { table, key, value }),
-        DELETE => Some(Change::Delete { table, key }),
+        PUT => {
+            let (key, value) = (part(rest)?, part(rest)?);
+            Some(Change::Put { table, key, value })
+        }
+        DELETE => part(rest).map(|key| Change::Delete { table, key }),
+        DEFINE => part(rest).map(|schema| Change::Define { table, schema }),
+        DROP => Some(Change::Drop { table }),
         _ => None,
     }
 }

@@ -224,7 +224,7 @@ pub(crate) fn dump(store: &Store, tables: u8) -> Result<State, crate::error::Rea
     let mut state = State::new();
     for table in 0..tables {
         let name = format!("table {table}");
-        let Some(table) = read.table(&name)? else {
+        let Some(table) = read.raw_table(&name)? else {
             continue;
         };
         let (mut model, mut range) = (BTreeMap::new(), table.range::<[u8]>(..)?);

@@ -271,6 +271,36 @@ pub(crate) fn delete(work: &mut Work<'_>, root: &mut Child, key: &[u8]) -> Resul
     Ok(true)
 }
 
+/// Gives up a whole tree.
+pub(crate) fn drop_tree(work: &mut Work<'_>, root: Child) -> Result<(), ReadError> {
+    if root.is_none() {
+        return Ok(());
+    }
+    let node = work.node(root)?;
+    let (mut children, mut values) = (Vec::new(), Vec::new());
+    for index in 0..node.count() {
+        let flawed = |flaw| damaged(root.page, flaw);
+        if !node.is_leaf() {
+            let child = node.child(index).map_err(flawed)?;
+            node_at(work, child, Some(node.level() - 1))?;
+            children.push(child);
+            continue;
+        }
+        let entry = node.entry(index).map_err(flawed)?;
+        if entry.large {
+            let large = LargeRef::decode(entry.value);
+            values.push(large.ok_or(damaged(root.page, Flaw::Record))?);
+        }
+    }
+    for child in children {
+        drop_tree(work, child)?;
+    }
+    for large in values {
+        work.drop_large(&large)?;
+    }
+    work.drop_node(root)
+}
+
 /// Joins nodes that have become too empty, from `node` up to the root.
 fn shrink(
     work: &mut Work<'_>,

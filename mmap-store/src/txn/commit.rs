@@ -22,7 +22,7 @@ use crate::sync::MutexGuard;
 use crate::tree::edit::{NodeMut, own};
 use crate::tree::mutate;
 use crate::tree::work::Work;
-use crate::txn::write::WriteTxn;
+use crate::txn::write::{OpenTable, WriteTxn};
 use crate::versions::Version;
 
 impl WriteTxn<'_> {
@@ -67,10 +67,9 @@ impl WriteTxn<'_> {
             head,
             work,
             record,
-            is_recorded,
             ..
         } = self;
-        let record = is_recorded.then_some(record);
+        let record = record.is_whole.then_some(record.bytes);
         install(shared, head, version, work.freed, record, durability)
     }
 
@@ -107,8 +106,13 @@ impl WriteTxn<'_> {
     /// Steps 1 and 2.
     fn place(&mut self) -> Result<Placement, CommitError> {
         for table in self.tables.iter().filter(|table| table.changed) {
-            let (name, record) = (table.name.as_bytes(), table.record.encode());
-            mutate::put(&mut self.work, &mut self.root, name, &record)?;
+            let name = table.name.as_bytes();
+            if table.exists {
+                let record = table.record.encode(&table.options);
+                mutate::put(&mut self.work, &mut self.root, name, &record)?;
+            } else {
+                mutate::delete(&mut self.work, &mut self.root, name)?;
+            }
         }
         self.shared.reclaim(&mut self.head);
         let nodes = self.work.nodes.iter().flatten().count();
@@ -131,8 +135,9 @@ impl WriteTxn<'_> {
             table.record.root = writer.settle_tree(table.record.root)?;
         }
         // The records have their final length, so that only their bytes change.
-        for table in self.tables.iter().filter(|table| table.changed) {
-            let (name, record) = (table.name.as_bytes(), table.record.encode());
+        let exist = |table: &&OpenTable| table.changed && table.exists;
+        for table in self.tables.iter().filter(exist) {
+            let (name, record) = (table.name.as_bytes(), table.record.encode(&table.options));
             mutate::put(writer.work, &mut self.root, name, &record)?;
         }
         let root = writer.settle_tree(self.root)?;
@@ -248,7 +253,8 @@ fn write_out(
         let page = work.nodes[index].as_ref();
         IoSlice::new(&page.expect("the node is in use")[..])
     });
-    for run in &placed.nodes {
+    // Where the last table was dropped there are none.
+    for run in placed.nodes.iter().filter(|run| run.pages > 0) {
         let buffers: Vec<IoSlice<'_>> = nodes.by_ref().take(run.pages as usize).collect();
         backing.write_pages(run.first, &buffers)?;
     }

@@ -4,11 +4,12 @@ use core::cell::Cell;
 use core::cmp::Ordering;
 use core::ops::{Bound, RangeBounds};
 
-use crate::error::{Flaw, ReadError, damaged};
+use crate::error::{Flaw, ReadError, TableError, damaged};
 use crate::format::node::MOST_ENTRIES;
-use crate::format::table::TableRecord;
+use crate::format::table::{TableRecord, decode_schema};
 use crate::ids::Child;
 use crate::pages::Pages;
+use crate::schema::TableOptions;
 use crate::shared::Shared;
 use crate::sync::AtomicU64;
 use crate::tree::cursor::Cursor;
@@ -73,24 +74,90 @@ impl<'s> ReadTxn<'s> {
         self.version.txn
     }
 
-    /// The table called `name`, or `None` if nothing was ever put into one.
+    /// The table called `name`, or `None` if nothing was ever put into one. Whatever
+    /// alignment and types its record names: entries are read as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Mismatch`] if it is a multi-map or compressed; [`TableError::Read`].
+    pub fn table(&self, name: &str) -> Result<Option<Table<'_>>, TableError> {
+        match self.raw_table(name)? {
+            Some(table) if table.is_raw() => Ok(Some(table)),
+            Some(table) => Err(table.mismatch(name, &TableOptions::new())),
+            None => Ok(None),
+        }
+    }
+
+    /// Like [`ReadTxn::table`], if the table was created with these options.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Mismatch`] if not; [`TableError::Read`].
+    pub fn table_with(
+        &self,
+        name: &str,
+        options: &TableOptions,
+    ) -> Result<Option<Table<'_>>, TableError> {
+        match self.raw_table(name)? {
+            Some(table) if table.options() == *options => Ok(Some(table)),
+            Some(table) => Err(table.mismatch(name, options)),
+            None => Ok(None),
+        }
+    }
+
+    /// All tables, in the order of their names.
     ///
     /// # Errors
     ///
     /// [`ReadError::Damaged`].
-    pub fn table(&self, name: &str) -> Result<Option<Table<'_>>, ReadError> {
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of tables.
+    pub fn tables(&self) -> Result<Vec<TableInfo>, ReadError> {
+        let (pages, root) = (&self.shared.pages, self.version.root);
+        let bad = damaged(root.page, Flaw::Record);
+        let mut cursor = Cursor::seek(pages, root, &[], false)?;
+        let (mut tables, mut name) = (Vec::<TableInfo>::new(), Vec::new());
+        while let Some(record) = cursor.entry(pages, &mut name)? {
+            let name = core::str::from_utf8(&name).map_err(|_| bad)?;
+            // Names that ascend end a walk around a forged tree.
+            if tables.last().is_some_and(|last| *last.name >= *name) {
+                return Err(bad);
+            }
+            let table = self.decode(record)?;
+            tables.push(TableInfo {
+                name: name.into(),
+                entries: table.len(),
+                options: table.options(),
+            });
+            cursor.forward(pages)?;
+        }
+        Ok(tables)
+    }
+
+    /// The table as its entries are stored, whatever they mean.
+    #[inline]
+    pub(crate) fn raw_table(&self, name: &str) -> Result<Option<Table<'_>>, ReadError> {
         let pages = &self.shared.pages;
         let record = search::get(pages, self.version.root, name.as_bytes())?;
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        let page = self.version.root.page;
-        let record = TableRecord::decode(record).ok_or(damaged(page, Flaw::Record))?;
+        record.map(|record| self.decode(record)).transpose()
+    }
+
+    #[inline]
+    fn decode<'t>(&'t self, record: &'t [u8]) -> Result<Table<'t>, ReadError> {
+        let pages = &self.shared.pages;
+        let bad = damaged(self.version.root.page, Flaw::Record);
+        let (record, schema) = TableRecord::decode(record).ok_or(bad)?;
         // No pages hold more: a walk that believes the number ends.
         if record.len > u64::from(pages.len()) * MOST_ENTRIES {
-            return Err(damaged(page, Flaw::Record));
+            return Err(bad);
         }
-        Ok(Some(Table { pages, record }))
+        Ok(Table {
+            pages,
+            record,
+            schema,
+        })
     }
 }
 
@@ -107,14 +174,47 @@ pub type OwnedEntry<'t> = (Vec<u8>, &'t [u8]);
 /// A key that lasts until the range's next one, and a value in the mapped file.
 pub type Entry<'k, 't> = (&'k [u8], &'t [u8]);
 
+/// What [`ReadTxn::tables`] says of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableInfo {
+    /// Its name.
+    pub name: Box<str>,
+    /// Number of entries; of a multi-map, number of values.
+    pub entries: u64,
+    /// What it was created with.
+    pub options: TableOptions,
+}
+
 /// A table as a snapshot sees it. Values are slices of the mapped file: nothing is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'t> {
-    pages: &'t Pages,
-    record: TableRecord,
+    pub(crate) pages: &'t Pages,
+    pub(crate) record: TableRecord,
+    /// Empty for a plain table.
+    schema: &'t [u8],
 }
 
 impl<'t> Table<'t> {
+    /// What the table was created with.
+    pub fn options(&self) -> TableOptions {
+        // The schema was decoded when the table was opened: it makes sense.
+        decode_schema(self.schema).unwrap_or_default()
+    }
+
+    fn is_raw(&self) -> bool {
+        self.schema.is_empty() || self.options().is_raw()
+    }
+
+    #[cold]
+    pub(crate) fn mismatch(&self, name: &str, asked: &TableOptions) -> TableError {
+        TableError::Mismatch {
+            table: name.into(),
+            recorded: Box::new(self.options()),
+            asked: Box::new(asked.clone()),
+        }
+    }
+
     /// Number of entries.
     pub fn len(&self) -> u64 {
         self.record.len

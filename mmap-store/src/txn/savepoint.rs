@@ -74,7 +74,7 @@ impl WriteTxn<'_> {
             id,
             work: self.work.mark(),
             tables: self.tables.clone(),
-            recorded: self.is_recorded.then_some(self.record.len()),
+            recorded: self.record.is_whole.then_some(self.record.bytes.len()),
         };
         self.saved.push(saved);
         Ok(Savepoint { id })
@@ -97,9 +97,9 @@ impl WriteTxn<'_> {
         let saved = &self.saved[index];
         self.work.roll_back(saved.work);
         self.tables.clone_from(&saved.tables);
-        self.is_recorded = saved.recorded.is_some();
+        self.record.is_whole = saved.recorded.is_some();
         if let Some(bytes) = saved.recorded {
-            self.record.truncate(bytes);
+            self.record.bytes.truncate(bytes);
         }
         self.broken = false;
         Ok(())
@@ -133,8 +133,8 @@ impl WriteTxn<'_> {
     pub(crate) fn forget_savepoints(&mut self) {
         self.saved.clear();
         self.work.forget_marks();
-        if !self.is_recorded {
-            self.record = Vec::new();
+        if !self.record.is_whole {
+            self.record.bytes = Vec::new();
         }
     }
 }

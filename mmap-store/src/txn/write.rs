@@ -2,10 +2,11 @@
 
 use core::ops::{Bound, RangeBounds};
 
-use crate::error::{Flaw, ReadError, WriteError, damaged};
+use crate::error::{Flaw, ReadError, TableError, WriteError, damaged};
 use crate::format::ring::{self, Change};
-use crate::format::table::TableRecord;
+use crate::format::table::{TableRecord, decode_schema, encode_schema};
 use crate::ids::{Child, MAX_KEY_BYTES};
+use crate::schema::TableOptions;
 use crate::shared::{Head, Shared};
 use crate::sync::MutexGuard;
 use crate::tree::cursor::Cursor;
@@ -18,6 +19,11 @@ use crate::txn::savepoint::Saved;
 pub(crate) struct OpenTable {
     pub(crate) name: Box<str>,
     pub(crate) record: TableRecord,
+    pub(crate) options: TableOptions,
+    /// Whether there is such a table, with these options; an empty one too, if it was
+    /// filled or given options once.
+    pub(crate) exists: bool,
+    /// The tree of tables does not know yet what it has become.
     pub(crate) changed: bool,
 }
 
@@ -31,12 +37,7 @@ pub struct WriteTxn<'s> {
     /// Root of the tree of tables.
     pub(crate) root: Child,
     pub(crate) tables: Vec<OpenTable>,
-    /// The record for the ring, without its header's content.
-    pub(crate) record: Vec<u8>,
-    /// Whether `record` has every change; not if it became longer than the ring takes.
-    pub(crate) is_recorded: bool,
-    /// Longest record that goes to the ring.
-    record_limit: usize,
+    pub(crate) record: RingRecord,
     /// Savepoints that live, oldest first.
     pub(crate) saved: Vec<Saved>,
     /// An operation failed half way.
@@ -52,66 +53,188 @@ impl<'s> WriteTxn<'s> {
             root: head.version.root,
             head,
             tables: Vec::new(),
-            record: vec![0; ring::HEADER_BYTES],
-            is_recorded: true,
+            record: RingRecord {
+                bytes: vec![0; ring::HEADER_BYTES],
+                is_whole: true,
+                limit: usize::try_from(shared.ring_bytes / 4).unwrap_or(usize::MAX),
+            },
             saved: Vec::new(),
-            record_limit: usize::try_from(shared.ring_bytes / 4).unwrap_or(usize::MAX),
             broken: false,
         }
     }
 
-    /// The table called `name`, which comes into being with its first entry.
+    /// The table called `name`, which comes into being with its first entry. Whatever
+    /// alignment and types its record names: entries are bytes.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Read`]; [`WriteError::KeyTooLong`] for the name, which is a key.
+    /// [`WriteError::Table`] if it is a multi-map or compressed; [`WriteError::Read`];
+    /// [`WriteError::KeyTooLong`] for the name, which is a key.
     pub fn table(&mut self, name: &str) -> Result<TableMut<'_, 's>, WriteError> {
-        check_key(name.as_bytes())?;
-        let known = self.tables.iter().position(|table| &*table.name == name);
-        let index = match known {
-            Some(index) => index,
-            None => self.open_table(name)?,
-        };
+        let index = self.open_table(name)?;
+        let table = &self.tables[index];
+        if !table.options.is_raw() {
+            return Err(table.mismatch(&TableOptions::new()).into());
+        }
         Ok(TableMut { txn: self, index })
     }
 
-    fn open_table(&mut self, name: &str) -> Result<usize, ReadError> {
+    /// The table called `name`, which is created with these options if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Table`] if it is there with other options, or no table can have
+    /// these; else as [`WriteTxn::table`].
+    pub fn table_with(
+        &mut self,
+        name: &str,
+        options: &TableOptions,
+    ) -> Result<TableMut<'_, 's>, WriteError> {
+        self.raw_table_with(name, options)
+    }
+
+    /// The table as its entries are stored, whatever they mean: what recovery changes.
+    pub(crate) fn raw_table(&mut self, name: &str) -> Result<TableMut<'_, 's>, WriteError> {
+        let index = self.open_table(name)?;
+        Ok(TableMut { txn: self, index })
+    }
+
+    /// Like [`WriteTxn::table_with`], for tables of all kinds.
+    pub(crate) fn raw_table_with(
+        &mut self,
+        name: &str,
+        options: &TableOptions,
+    ) -> Result<TableMut<'_, 's>, WriteError> {
+        if self.broken {
+            return Err(WriteError::Broken);
+        }
+        let index = self.open_table(name)?;
+        if !self.tables[index].exists {
+            self.define(index, options)?;
+        }
+        let table = &self.tables[index];
+        if table.options != *options {
+            return Err(table.mismatch(options).into());
+        }
+        Ok(TableMut { txn: self, index })
+    }
+
+    /// Takes the table called `name` out, with all it holds, whatever its options are;
+    /// false if it was not there.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Read`], after which the transaction can only be dropped;
+    /// [`WriteError::Broken`]; [`WriteError::KeyTooLong`] for the name.
+    ///
+    /// # Complexity
+    ///
+    /// Reads each node of the table.
+    pub fn delete_table(&mut self, name: &str) -> Result<bool, WriteError> {
+        if self.broken {
+            return Err(WriteError::Broken);
+        }
+        let index = self.open_table(name)?;
+        let table = &mut self.tables[index];
+        if !table.exists {
+            return Ok(false);
+        }
+        let root = table.record.root;
+        (table.record, table.options) = (TableRecord::EMPTY, TableOptions::new());
+        (table.exists, table.changed) = (false, true);
+        let result = mutate::drop_tree(&mut self.work, root);
+        self.broken |= result.is_err();
+        result?;
+        let table = name.as_bytes();
+        let keep = !self.saved.is_empty();
+        self.record.log(Change::Drop { table }, keep);
+        Ok(true)
+    }
+
+    fn open_table(&mut self, name: &str) -> Result<usize, WriteError> {
+        check_key(name.as_bytes())?;
+        let known = self.tables.iter().position(|table| &*table.name == name);
+        if let Some(index) = known {
+            return Ok(index);
+        }
         let found = search::get(&self.work, self.root, name.as_bytes())?;
-        let record = match found {
-            Some(bytes) => {
-                TableRecord::decode(bytes).ok_or(damaged(self.root.page, Flaw::Record))?
-            }
-            None => TableRecord::EMPTY,
+        let (record, options) = match found {
+            Some(bytes) => TableRecord::decode(bytes)
+                .and_then(|(record, schema)| Some((record, decode_schema(schema)?)))
+                .ok_or(damaged(self.root.page, Flaw::Record))?,
+            None => (TableRecord::EMPTY, TableOptions::new()),
         };
+        let exists = found.is_some();
         self.tables.push(OpenTable {
             name: name.into(),
             record,
+            options,
+            exists,
             changed: false,
         });
         Ok(self.tables.len() - 1)
     }
 
-    /// Adds a change to the record for the ring, unless that is too long already.
-    fn log(&mut self, index: usize, key: &[u8], value: Option<&[u8]>) {
-        if !self.is_recorded {
+    /// Gives options to a table that is not there yet.
+    fn define(&mut self, index: usize, options: &TableOptions) -> Result<(), TableError> {
+        let table = &mut self.tables[index];
+        if let Err(reason) = options.validate() {
+            return Err(TableError::Options {
+                table: table.name.clone(),
+                reason,
+            });
+        }
+        table.options = options.clone();
+        if options.is_plain() {
+            return Ok(());
+        }
+        (table.exists, table.changed) = (true, true);
+        let (table, mut schema) = (table.name.as_bytes(), Vec::new());
+        encode_schema(options, &mut schema);
+        let schema = &schema;
+        let keep = !self.saved.is_empty();
+        self.record.log(Change::Define { table, schema }, keep);
+        Ok(())
+    }
+}
+
+/// What goes into the ring.
+#[derive(Debug)]
+pub(crate) struct RingRecord {
+    /// The record, without its header's content.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it has every change; not if it became longer than the ring takes.
+    pub(crate) is_whole: bool,
+    /// Longest record that goes to the ring.
+    limit: usize,
+}
+
+impl RingRecord {
+    /// Adds a change, unless the record is too long already. `keep` says that the start
+    /// of the record may be gone back to.
+    fn log(&mut self, change: Change<'_>, keep: bool) {
+        if !self.is_whole {
             return;
         }
-        let table = self.tables[index].name.as_bytes();
-        let value_bytes = value.map_or(0, <[u8]>::len);
-        let bytes = self.record.len() + table.len() + key.len() + value_bytes;
-        if bytes + 16 > self.record_limit {
-            self.is_recorded = false;
-            if self.saved.is_empty() {
-                // Otherwise the start of it may be gone back to.
-                self.record = Vec::new();
+        if self.bytes.len() + ring::bytes_of(change) > self.limit {
+            self.is_whole = false;
+            if !keep {
+                self.bytes = Vec::new();
             }
             return;
         }
-        let change = match value {
-            Some(value) => Change::Put { table, key, value },
-            None => Change::Delete { table, key },
-        };
-        ring::push(&mut self.record, change);
+        ring::push(&mut self.bytes, change);
+    }
+}
+
+impl OpenTable {
+    #[cold]
+    fn mismatch(&self, asked: &TableOptions) -> TableError {
+        TableError::Mismatch {
+            table: self.name.clone(),
+            recorded: Box::new(self.options.clone()),
+            asked: Box::new(asked.clone()),
+        }
     }
 }
 
@@ -135,6 +258,11 @@ pub struct TableMut<'t, 's> {
 impl TableMut<'_, '_> {
     fn root(&self) -> Child {
         self.txn.tables[self.index].record.root
+    }
+
+    /// What the table was created with.
+    pub fn options(&self) -> &TableOptions {
+        &self.txn.tables[self.index].options
     }
 
     /// Number of entries.
@@ -182,7 +310,7 @@ impl TableMut<'_, '_> {
         let new = self.finish(result)?;
         record.len += u64::from(new);
         self.changed(record);
-        self.txn.log(self.index, key, Some(value));
+        self.log(key, Some(value));
         Ok(new)
     }
 
@@ -233,7 +361,7 @@ impl TableMut<'_, '_> {
         if existed {
             record.len = record.len.saturating_sub(1);
             self.changed(record);
-            self.txn.log(self.index, key, None);
+            self.log(key, None);
         }
         Ok(existed)
     }
@@ -284,6 +412,16 @@ impl TableMut<'_, '_> {
     fn changed(&mut self, record: TableRecord) {
         let table = &mut self.txn.tables[self.index];
         table.record = record;
-        table.changed = true;
+        (table.exists, table.changed) = (true, true);
+    }
+
+    fn log(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let keep = !self.txn.saved.is_empty();
+        let table = self.txn.tables[self.index].name.as_bytes();
+        let change = match value {
+            Some(value) => Change::Put { table, key, value },
+            None => Change::Delete { table, key },
+        };
+        self.txn.record.log(change, keep);
     }
 }
