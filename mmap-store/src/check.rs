@@ -2,8 +2,8 @@
 
 use crate::error::{Flaw, Problem, ReadError};
 use crate::format::node::Node;
-use crate::format::table::{LargeRef, TableRecord};
-use crate::ids::{Child, Extent, FIRST_PAGE, PageId};
+use crate::format::table::{LargeRef, TableRecord, decode_schema};
+use crate::ids::{Alignment, Child, Extent, FIRST_PAGE, PageId};
 use crate::shared::Shared;
 
 /// What [`Store::check`](crate::Store::check) found.
@@ -44,6 +44,8 @@ struct Walk<'s> {
     depth: Depth,
     /// The version that is walked: no page is from later.
     txn: u64,
+    /// Where values of the tree that is walked start.
+    alignment: Alignment,
     /// Pages of the file.
     len: u32,
     /// Pages met so far, a bit each.
@@ -62,6 +64,7 @@ pub(crate) fn check(shared: &Shared, depth: Depth) -> CheckReport {
         report: CheckReport::default(),
         depth,
         txn: head.version.txn,
+        alignment: Alignment::NONE,
         len: head.len,
         seen: vec![0; head.len as usize / 64 + 1],
     };
@@ -112,7 +115,7 @@ impl Walk<'_> {
 
     fn tables(&mut self, root: Child) {
         let mut tables = Vec::new();
-        self.tree(root, &mut |leaf, index| {
+        self.tree(root, Alignment::NONE, &mut |leaf, index| {
             let mut name = Vec::new();
             let entry = leaf
                 .key_into(index, &mut name)
@@ -120,17 +123,20 @@ impl Walk<'_> {
             // A record is never a large value.
             let entry = entry.ok().filter(|entry| !entry.large);
             let record = entry.and_then(|entry| TableRecord::decode(entry.value));
-            let record = record.map(|(record, _)| record);
+            let record = record.and_then(|(record, schema)| {
+                let alignment = decode_schema(schema)?.alignment_checked()?;
+                Some((record, alignment))
+            });
             tables.push((String::from_utf8_lossy(&name).into_owned(), record));
         });
         for (table, record) in tables {
             self.report.tables += 1;
-            let Some(record) = record else {
+            let Some((record, alignment)) = record else {
                 self.damaged(root.page, Flaw::Record);
                 continue;
             };
             let mut found = 0;
-            self.tree(record.root, &mut |_, _| found += 1);
+            self.tree(record.root, alignment, &mut |_, _| found += 1);
             self.report.entries += found;
             if found != record.len {
                 self.report.problems.push(Problem::Len {
@@ -142,7 +148,8 @@ impl Walk<'_> {
         }
     }
 
-    fn tree(&mut self, root: Child, visit: Visit<'_>) {
+    fn tree(&mut self, root: Child, alignment: Alignment, visit: Visit<'_>) {
+        self.alignment = alignment;
         if !root.is_none() {
             self.node(root, None, (&[], None), visit);
         }
@@ -207,10 +214,16 @@ impl Walk<'_> {
             }
         }
         if node.is_leaf() {
+            // A validated leaf has its values where it says itself.
+            if node.alignment() != Some(self.alignment.in_leaf()) {
+                return Err(Flaw::Alignment);
+            }
             for index in 0..node.count() {
                 let entry = node.entry(index)?;
                 if entry.large {
                     self.large(at, entry.value);
+                } else if self.alignment.is_outside() {
+                    return Err(Flaw::Alignment);
                 }
                 visit(node, index);
             }
@@ -234,6 +247,9 @@ impl Walk<'_> {
 
     fn large(&mut self, leaf: Child, reference: &[u8]) {
         let large = LargeRef::decode(reference);
+        if large == Some(LargeRef::EMPTY) {
+            return;
+        }
         let Some((large, extent)) = large.and_then(|large| Some((large, large.extent()?))) else {
             return self.damaged(leaf.page, Flaw::Record);
         };
@@ -246,5 +262,37 @@ impl Walk<'_> {
             return self.damaged(extent.first, Flaw::OutOfFile);
         }
         self.meet(extent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::TableOptions;
+    use crate::store::Options;
+
+    /// What could go wrong: a table says that its values are aligned, its leaves say
+    /// otherwise, and nobody compares the two.
+    #[test]
+    fn a_table_whose_leaves_are_not_aligned_as_it_says_is_reported() {
+        for (leaves, says) in [(1, 64), (64, 1), (64, 32), (1, 4096), (4096, 1)] {
+            let store = Options::new().open_in_memory().expect("address space");
+            let mut txn = store.write().expect("sound");
+            let made = TableOptions::new().alignment(leaves);
+            let table = txn.table_with("t", &made);
+            table.expect("new").put(b"k", b"value").expect("sound");
+            txn.tables[0].options = TableOptions::new().alignment(says);
+            txn.commit().expect("memory");
+            let problems = store.check().problems;
+            let alignment = |problem: &Problem| {
+                let Problem::Damaged(ReadError::Damaged { flaw, .. }) = problem else {
+                    return false;
+                };
+                *flaw == Flaw::Alignment
+            };
+            // A large value is aligned to anything.
+            let sound = (leaves, says) == (4096, 1);
+            assert_eq!(problems.iter().any(alignment), !sound, "{leaves} {says}");
+        }
     }
 }

@@ -33,6 +33,9 @@ pub enum Flaw {
     /// It claims to be from a transaction that never was.
     #[error("it claims to be from a later transaction")]
     Born,
+    /// A value does not start where its table says.
+    #[error("a value in it is not aligned as its table says")]
+    Alignment,
     /// A record of a table, an extent or the ring has the wrong form.
     #[error("a record in it has the wrong form")]
     Record,

@@ -28,6 +28,10 @@ pub(crate) const INLINE_BYTES: usize = 1536;
 /// Key and value of an entry in a leaf are no longer together.
 pub(crate) const ENTRY_BYTES: usize = PAGE_BYTES / 2 + 512;
 
+/// Values lie in leaves up to this alignment, a cache line: above it the bytes between
+/// them would be more than those in pages of their own.
+pub(crate) const LEAF_ALIGNMENT_BYTES: usize = 64;
+
 /// Numbers that only grow, read from a file, start below this: what is added to them in
 /// the life of a store cannot overflow.
 pub(crate) const MOST_COUNT: u64 = 1 << 62;
@@ -107,6 +111,16 @@ impl Alignment {
     /// `None` if two to the power of `shift` is too much.
     pub(crate) fn from_shift(shift: u8) -> Option<Self> {
         (1_usize.checked_shl(shift.into())? <= PAGE_BYTES).then_some(Self { shift })
+    }
+
+    /// Whether values lie in pages of their own for its sake.
+    pub(crate) fn is_outside(self) -> bool {
+        self.bytes() > LEAF_ALIGNMENT_BYTES
+    }
+
+    /// What leaves do of it: nothing if no value lies in one.
+    pub(crate) fn in_leaf(self) -> Self {
+        if self.is_outside() { Self::NONE } else { self }
     }
 
     pub(crate) fn shift(self) -> u8 {

@@ -17,6 +17,14 @@ use crate::format::table::LargeRef;
 use crate::ids::{Child, Extent, FIRST_PAGE, PAGE_BYTES, PageBuf};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+/// No bytes, where a page could start.
+#[repr(align(4096))]
+struct Nothing([u8; 0]);
+
+static NOTHING: Nothing = Nothing([]);
+
+const _: () = assert!(align_of::<Nothing>() == PAGE_BYTES);
+
 /// See the module. Shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Pages {
@@ -194,6 +202,9 @@ impl Pages {
 
     /// Like [`Pages::large`]; looks at the checksum if `check` says so.
     pub(crate) fn large_with(&self, large: &LargeRef, check: bool) -> Result<&[u8], ReadError> {
+        if *large == LargeRef::EMPTY {
+            return Ok(&NOTHING.0);
+        }
         let extent = large.extent();
         let bytes = self.slice(extent.ok_or(damaged(large.page, Flaw::Record))?)?;
         let bytes = bytes.get(..usize::try_from(large.len).unwrap_or(usize::MAX));

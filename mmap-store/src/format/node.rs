@@ -2,11 +2,11 @@
 //! own, so that a search touches one to three cache lines.
 //!
 //! ```text
-//!  0    1     2     4      6    8    16      18   24
-//!  +----+-----+-----+------+----+----+-------+----+--------+-------+-------+------+------+
-//!  |kind|level|count|prefix|heap|born|garbage| 0  | prefix | heads | slots | free | heap |
-//!  |    |     |     |len   |    |    |       |    | + pad  | 4 × n | 2 × n |      |      |
-//!  +----+-----+-----+------+----+----+-------+----+--------+-------+-------+------+------+
+//!  0    1     2     4      6    8    16      18    19  24
+//!  +----+-----+-----+------+----+----+-------+-----+---+--------+-------+-------+------+----+
+//!  |kind|level|count|prefix|heap|born|garbage|shift| 0 | prefix | heads | slots | free |heap|
+//!  |    |     |     |len   |    |    |       |     |   | + pad  | 4 × n | 2 × n |      |    |
+//!  +----+-----+-----+------+----+----+-------+-----+---+--------+-------+-------+------+----+
 //!
 //!  leaf entry:   key len u16 | value len u16 (bit 15: large) | key from byte 4 | value
 //!  inner entry:  key len u16 | child page u32 | child crc u32 | key from byte 4
@@ -17,6 +17,9 @@
 //! flipped: comparing heads as signed numbers compares keys, and SSE2 has only that.
 //! The first key of an inner node is below every key, and is not looked at.
 //!
+//! The values of a leaf start at multiples of two to the power of `shift`. The bytes that
+//! this leaves between entries count as garbage.
+//!
 //! Invariants that [`Node::validate`] checks:
 //! - I1: header, prefix, heads and slots end at or before `heap`, and `heap` ≤ 4096.
 //! - I2: every entry lies in the heap.
@@ -24,6 +27,7 @@
 //! - I4: `garbage` + the bytes of all entries = 4096 − `heap`.
 //! - I5: keys and values have lengths that the library writes; heads of shorter keys end
 //!   in zeros.
+//! - I6: values are aligned as `shift` says, which is at most 6, and 0 in inner nodes.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::indexing_slicing,
@@ -37,7 +41,9 @@ use core::cmp::Ordering;
 use crate::error::Flaw;
 use crate::format::bytes::{slice, u16_at, u32_at, u64_at};
 use crate::format::table::LargeRef;
-use crate::ids::{Child, DIRTY_BIT, ENTRY_BYTES, INLINE_BYTES, MAX_KEY_BYTES, PAGE_BYTES, PageBuf};
+use crate::ids::{
+    Alignment, Child, DIRTY_BIT, ENTRY_BYTES, INLINE_BYTES, MAX_KEY_BYTES, PAGE_BYTES, PageBuf,
+};
 
 pub(crate) const LEAF: u8 = 1;
 pub(crate) const INNER: u8 = 2;
@@ -169,8 +175,26 @@ impl<'a> Node<'a> {
         u64_at(self.bytes, 8).unwrap_or(0)
     }
 
-    /// Bytes in use: all but the free gap and the garbage.
+    /// What the values of a leaf are aligned to; `None` if no leaf has that.
+    pub(crate) fn alignment(&self) -> Option<Alignment> {
+        let alignment = Alignment::from_shift(*self.bytes.get(18)?)?;
+        let fits = self.is_leaf() || alignment == Alignment::NONE;
+        (fits && !alignment.is_outside()).then_some(alignment)
+    }
+
+    /// Bytes in use: all but the free gap and the garbage that laying the node out anew
+    /// would get back. What alignment leaves between values is garbage that it would not:
+    /// half the alignment is taken for that, for each value.
     pub(crate) fn used_bytes(&self) -> usize {
+        let between = self
+            .alignment()
+            .map_or(0, |alignment| alignment.bytes() >> 1);
+        self.packed_bytes()
+            .saturating_add(self.count().saturating_mul(between))
+    }
+
+    /// Without what alignment leaves between values.
+    fn packed_bytes(&self) -> usize {
         let heap = usize::from(u16_at(self.bytes, 6).unwrap_or(0));
         let garbage = usize::from(u16_at(self.bytes, 16).unwrap_or(0));
         let front = HEADER_BYTES
@@ -358,12 +382,18 @@ impl<'a> Node<'a> {
         let heap = usize::from(u16_at(self.bytes, 6).ok_or(Flaw::Header)?);
         let mut held = usize::from(u16_at(self.bytes, 16).ok_or(Flaw::Header)?);
         let first = usize::from(!self.is_leaf());
+        let alignment = self.alignment().ok_or(Flaw::Header)?;
         let mut before: Option<(i32, &[u8], usize)> = None;
         for index in 0..self.count() {
             let entry = self.entry(index)?;
             let slot = u16_at(self.slots, index.wrapping_mul(2)).ok_or(Flaw::Header)?;
             if usize::from(slot) < heap || (entry.large && entry.value.len() != 16) {
                 return Err(Flaw::EntryBounds);
+            }
+            let start = usize::from(slot).saturating_add(entry.rest.len());
+            let start = start.saturating_add(self.entry_header());
+            if self.is_leaf() && !entry.large && !start.is_multiple_of(alignment.bytes()) {
+                return Err(Flaw::Alignment);
             }
             let value = if self.is_leaf() { entry.value.len() } else { 0 };
             held = held

@@ -129,6 +129,13 @@ pub(crate) struct LargeRef {
 }
 
 impl LargeRef {
+    /// A value of no bytes where none may lie in a leaf.
+    pub(crate) const EMPTY: Self = Self {
+        page: 0,
+        crc: 0,
+        len: 0,
+    };
+
     pub(crate) fn encode(&self) -> [u8; LARGE_BYTES] {
         pack(self.page, self.crc, self.len)
     }

@@ -4,7 +4,7 @@
 //! trusted here, and a wrong one panics in the writer instead of reading elsewhere.
 
 use crate::format::node::{HEADER_BYTES, LARGE_FLAG, Node, head_of};
-use crate::ids::{Child, PAGE_BYTES, PageBuf};
+use crate::ids::{Alignment, Child, PAGE_BYTES, PageBuf};
 
 /// One entry to be put into a node. For an inner node, `value` is a child's eight bytes.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,40 @@ pub(crate) struct Item<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) large: bool,
+}
+
+/// What kind of node it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) level: u8,
+    /// Of the values in a leaf.
+    pub(crate) alignment: Alignment,
+}
+
+impl Shape {
+    /// A leaf of a table with this alignment.
+    pub(crate) fn leaf(alignment: Alignment) -> Self {
+        Self {
+            level: 0,
+            alignment: alignment.in_leaf(),
+        }
+    }
+
+    /// An inner node.
+    pub(crate) fn inner(level: u8) -> Self {
+        Self {
+            level,
+            alignment: Alignment::NONE,
+        }
+    }
+
+    /// That of a node which was validated.
+    pub(crate) fn of(node: &Node<'_>) -> Self {
+        Self {
+            level: node.level(),
+            alignment: node.alignment().expect("the node was validated"),
+        }
+    }
 }
 
 /// Eight bytes of an inner node's entry.
@@ -78,11 +112,12 @@ impl NodeMut<'_> {
         let fixed = if self.is_leaf() { 4 } else { 10 };
         let value = if self.is_leaf() { item.value } else { &[] };
         let need = fixed + rest.len() + value.len();
-        let (heap, count) = (self.u16(6), self.count());
-        if self.slots_at() + 2 * count + 6 + need > heap {
+        let count = self.count();
+        let end = self.end_of_value(item);
+        if self.slots_at() + 2 * count + 6 + need > end {
             return false;
         }
-        let at = heap - need;
+        let at = end - need;
         self.set_u16(at, suffix.len());
         if self.is_leaf() {
             let flag = if item.large {
@@ -95,7 +130,9 @@ impl NodeMut<'_> {
             self.0[at + 2..at + 10].copy_from_slice(item.value);
         }
         self.0[at + fixed..at + fixed + rest.len()].copy_from_slice(rest);
-        self.0[at + fixed + rest.len()..heap].copy_from_slice(value);
+        self.0[at + fixed + rest.len()..end].copy_from_slice(value);
+        let between = self.u16(6) - end;
+        self.set_u16(16, self.u16(16) + between);
         self.open_slot(index, count);
         let head = self.heads_at() + 4 * index;
         self.0[head..head + 4].copy_from_slice(&head_of(suffix).to_le_bytes());
@@ -104,6 +141,17 @@ impl NodeMut<'_> {
         self.set_u16(slot, at);
         self.set_u16(6, at);
         true
+    }
+
+    /// Where the next entry can end: below the others, and so that its value is aligned.
+    fn end_of_value(&self, item: &Item<'_>) -> usize {
+        let heap = self.u16(6);
+        if !self.is_leaf() || item.large {
+            return heap;
+        }
+        let mask = (1 << self.0[18]) - 1;
+        let start = heap.saturating_sub(item.value.len()) & !mask;
+        start + item.value.len()
     }
 
     /// Moves heads and slots apart for a new one at `index`; the count is still the old.
@@ -161,14 +209,15 @@ impl NodeMut<'_> {
     }
 
     /// An empty node with this prefix.
-    pub(crate) fn reset(&mut self, level: u8, prefix: &[u8]) {
+    pub(crate) fn reset(&mut self, shape: Shape, prefix: &[u8]) {
         self.0.fill(0);
-        self.0[0] = if level == 0 {
+        self.0[0] = if shape.level == 0 {
             crate::format::node::LEAF
         } else {
             crate::format::node::INNER
         };
-        self.0[1] = level;
+        self.0[1] = shape.level;
+        self.0[18] = shape.alignment.shift();
         self.set_u16(4, prefix.len());
         self.set_u16(6, PAGE_BYTES);
         self.0[HEADER_BYTES..HEADER_BYTES + prefix.len()].copy_from_slice(prefix);
@@ -178,4 +227,30 @@ impl NodeMut<'_> {
 /// The node in memory that the store itself wrote.
 pub(crate) fn own(page: &PageBuf) -> Node<'_> {
     Node::parse(page).expect("a node of this transaction is well formed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Flaw;
+
+    #[test]
+    fn a_leaf_with_a_value_at_a_wrong_place_is_not_valid() {
+        let mut page = [0; PAGE_BYTES];
+        let mut node = NodeMut(&mut page);
+        let alignment = Alignment::new(16).expect("a power of two");
+        node.reset(Shape::leaf(alignment), b"");
+        for (index, key) in [b"a", b"b"].into_iter().enumerate() {
+            let value = b"thirteen long";
+            let large = false;
+            assert!(node.insert(index, &Item { key, value, large }));
+        }
+        assert_eq!(own(&page).validate(), Ok(()));
+        // 4096 - 16 is a multiple of 16, and not of 32.
+        page[18] = 5;
+        assert_eq!(own(&page).validate(), Err(Flaw::Alignment));
+        // No leaf has an alignment above 64.
+        page[18] = 7;
+        assert_eq!(own(&page).validate(), Err(Flaw::Header));
+    }
 }

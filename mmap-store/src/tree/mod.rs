@@ -2,6 +2,7 @@
 
 pub(crate) mod cursor;
 pub(crate) mod edit;
+pub(crate) mod memory;
 pub(crate) mod mutate;
 pub(crate) mod pack;
 pub(crate) mod search;

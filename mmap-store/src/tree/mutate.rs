@@ -6,8 +6,8 @@ use bumpalo::collections::Vec as BumpVec;
 use crate::error::{Flaw, ReadError, damaged};
 use crate::format::node::MAX_LEVEL;
 use crate::format::table::LargeRef;
-use crate::ids::{Child, ENTRY_BYTES, INLINE_BYTES, PAGE_BYTES};
-use crate::tree::edit::{Item, child_bytes, own};
+use crate::ids::{Alignment, Child, ENTRY_BYTES, INLINE_BYTES, PAGE_BYTES};
+use crate::tree::edit::{Item, Shape, child_bytes, own};
 use crate::tree::pack::{Share, cut, fill, separator, unpack};
 use crate::tree::search::{leaf_of, node_at};
 use crate::tree::work::{Source, Work};
@@ -62,20 +62,23 @@ fn dirty_path(
 pub(crate) fn put(
     work: &mut Work<'_>,
     root: &mut Child,
+    alignment: Alignment,
     key: &[u8],
     value: &[u8],
 ) -> Result<bool, ReadError> {
     if root.is_none() {
         *root = work.new_node();
-        fill(work.page_mut(*root), &[], 0);
+        fill(work.page_mut(*root), &[], Shape::leaf(alignment));
     }
     let (path, exists) = dirty_path(work, root, key)?;
     let &(leaf, index) = path.last().expect("a path ends in a leaf");
     // A long key and a long value together could be more than a page.
-    let large = value.len() > INLINE_BYTES || key.len() + value.len() > ENTRY_BYTES;
+    let large = value.len() > INLINE_BYTES
+        || key.len() + value.len() > ENTRY_BYTES
+        || alignment.is_outside();
     let reference;
     let stored = if large {
-        reference = work.keep_large(value).encode();
+        reference = work.keep_large(value, alignment).encode();
         &reference[..]
     } else {
         value
@@ -123,12 +126,12 @@ fn split_leaf(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)], it
     with_scratch(work, |work, scratch| {
         let (&(leaf, index), above) = path.split_last().expect("a path ends in a leaf");
         let node = own(work.page_mut(leaf));
-        let appended = index == node.count();
+        let (appended, shape) = (index == node.count(), Shape::of(&node));
         let mut items = BumpVec::new_in(scratch);
         unpack(scratch, &node, &mut items);
         items.insert(index, *item);
         let share = if appended { Share::Front } else { Share::Even };
-        let pieces = lay_out(work, scratch, &items, 0, share, &[leaf]);
+        let pieces = lay_out(work, scratch, &items, shape, share, &[leaf]);
         replace(work, scratch, root, above, 0..1, &pieces);
     });
 }
@@ -138,21 +141,21 @@ fn lay_out<'a>(
     work: &mut Work<'_>,
     scratch: &'a Bump,
     items: &[Item<'_>],
-    level: u8,
+    shape: Shape,
     share: Share,
     reuse: &[Child],
 ) -> Vec<Piece<'a>> {
     let (mut pieces, mut start) = (Vec::new(), 0);
-    for run in cut(items, level, share) {
+    for run in cut(items, shape, share) {
         let end = start + run;
-        let key = match (start, level) {
+        let key = match (start, shape.level) {
             (0, _) => &[],
             (_, 0) => separator(items[start - 1].key, items[start].key),
             _ => items[start].key,
         };
         let child = reuse.get(pieces.len()).copied();
         let child = child.unwrap_or_else(|| work.new_node());
-        fill(work.page_mut(child), &items[start..end], level);
+        fill(work.page_mut(child), &items[start..end], shape);
         pieces.push(Piece {
             key: scratch.alloc_slice_copy(key),
             child,
@@ -214,8 +217,7 @@ fn split_inner(
     pieces: &[Piece<'_>],
 ) {
     let old = own(work.page_mut(node));
-    let level = old.level();
-    let appended = index == old.count();
+    let (appended, shape) = (index == old.count(), Shape::of(&old));
     let mut items = BumpVec::new_in(scratch);
     unpack(scratch, &old, &mut items);
     for (offset, piece) in pieces.iter().enumerate() {
@@ -227,7 +229,7 @@ fn split_inner(
         items.insert(index + offset, item);
     }
     let share = if appended { Share::Front } else { Share::Even };
-    let parts = lay_out(work, scratch, &items, level, share, &[node]);
+    let parts = lay_out(work, scratch, &items, shape, share, &[node]);
     replace(work, scratch, root, above, 0..1, &parts);
 }
 
@@ -246,7 +248,7 @@ fn grow_root(work: &mut Work<'_>, scratch: &Bump, root: &mut Child, pieces: &[Pi
             large: false,
         });
     }
-    let parts = lay_out(work, scratch, &items, level, Share::Even, &[]);
+    let parts = lay_out(work, scratch, &items, Shape::inner(level), Share::Even, &[]);
     grow_root(work, scratch, root, &parts);
 }
 
@@ -356,10 +358,10 @@ fn remove_child(work: &mut Work<'_>, parent: Child, index: usize) {
     // The next child becomes the first, which has no key: lay the node out anew.
     with_scratch(work, |work, scratch| {
         let old = own(work.page_mut(parent));
-        let level = old.level();
+        let shape = Shape::of(&old);
         let mut items = BumpVec::new_in(scratch);
         unpack(scratch, &old, &mut items);
-        fill(work.page_mut(parent), &items[1..], level);
+        fill(work.page_mut(parent), &items[1..], shape);
     });
 }
 
@@ -394,16 +396,18 @@ fn join(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)]) -> Resul
     path.last_mut().expect("as above").1 = left;
     with_scratch(work, |work, scratch| {
         let mut items = BumpVec::new_in(scratch);
-        unpack(scratch, &own(work.page_mut(pair[0])), &mut items);
+        let left = own(work.page_mut(pair[0]));
+        let shape = Shape::of(&left);
+        unpack(scratch, &left, &mut items);
         let first_of_right = items.len();
         unpack(scratch, &own(work.page_mut(pair[1])), &mut items);
         if level > 0 {
             items[first_of_right].key = scratch.alloc_slice_copy(&key);
         }
-        if cut(&items, level, Share::Even).len() > 2 {
+        if cut(&items, shape, Share::Even).len() > 2 {
             return Ok(false);
         }
-        let pieces = lay_out(work, scratch, &items, level, Share::Even, &pair);
+        let pieces = lay_out(work, scratch, &items, shape, Share::Even, &pair);
         let joined = pieces.len() == 1;
         if joined {
             work.drop_node(pair[1])?;

@@ -7,8 +7,8 @@ use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
 use crate::format::node::{HEADER_BYTES, Node};
-use crate::ids::{PAGE_BYTES, PageBuf};
-use crate::tree::edit::{Item, NodeMut, own};
+use crate::ids::{Alignment, PAGE_BYTES, PageBuf};
+use crate::tree::edit::{Item, NodeMut, Shape, own};
 
 /// How entries that need two nodes are shared between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub(crate) fn separator<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
 }
 
 /// What the entries of one node share. The first of an inner node has no key.
-fn prefix_of<'a>(items: &[Item<'a>], level: u8) -> &'a [u8] {
-    let keyed = if level == 0 {
+fn prefix_of<'a>(items: &[Item<'a>], shape: Shape) -> &'a [u8] {
+    let keyed = if shape.level == 0 {
         items
     } else {
         items.get(1..).unwrap_or(&[])
@@ -57,47 +57,75 @@ fn prefix_of<'a>(items: &[Item<'a>], level: u8) -> &'a [u8] {
     }
 }
 
-/// Bytes of an entry whose key loses `prefix` bytes.
-fn item_bytes(item: &Item<'_>, prefix: usize, level: u8) -> usize {
-    let fixed = if level == 0 {
-        10 + item.value.len()
-    } else {
-        16
-    };
+/// Bytes of an entry in the heap, before its value.
+fn front_bytes(item: &Item<'_>, prefix: usize, shape: Shape) -> usize {
+    let fixed = if shape.level == 0 { 4 } else { 10 };
     fixed + item.key.len().saturating_sub(prefix + 4)
 }
 
+/// Bytes of its value there.
+fn value_bytes(item: &Item<'_>, shape: Shape) -> usize {
+    if shape.level == 0 {
+        item.value.len()
+    } else {
+        0
+    }
+}
+
+/// Bytes of an entry whose key loses `prefix` bytes, if no value is aligned.
+fn item_bytes(item: &Item<'_>, prefix: usize, shape: Shape) -> usize {
+    6 + front_bytes(item, prefix, shape) + value_bytes(item, shape)
+}
+
 /// Bytes of a node with these entries.
-pub(crate) fn node_bytes(items: &[Item<'_>], level: u8) -> usize {
-    let prefix = prefix_of(items, level).len();
+pub(crate) fn node_bytes(items: &[Item<'_>], shape: Shape) -> usize {
+    let prefix = prefix_of(items, shape).len();
+    let front = HEADER_BYTES + prefix.next_multiple_of(4);
+    if shape.alignment != Alignment::NONE {
+        return front + 6 * items.len() + aligned_bytes(items, prefix, shape);
+    }
     let own_key = |index: usize, item: &Item<'_>| {
-        if level > 0 && index == 0 {
+        if shape.level > 0 && index == 0 {
             return 16;
         }
-        item_bytes(item, prefix, level)
+        item_bytes(item, prefix, shape)
     };
     let entries: usize = items
         .iter()
         .enumerate()
         .map(|(i, item)| own_key(i, item))
         .sum();
-    HEADER_BYTES + prefix.next_multiple_of(4) + entries
+    front + entries
+}
+
+/// Bytes of the heap of a leaf whose values are aligned. They start at the multiples of
+/// the alignment, from the end of the page down, as [`NodeMut::insert`] puts them.
+fn aligned_bytes(items: &[Item<'_>], prefix: usize, shape: Shape) -> usize {
+    items.iter().fold(0, |below_end, item| {
+        let end = below_end + item.value.len();
+        let start = if item.large {
+            end
+        } else {
+            end.next_multiple_of(shape.alignment.bytes())
+        };
+        start + front_bytes(item, prefix, shape)
+    })
 }
 
 /// Cuts sorted entries into runs that each fit in a node; the lengths of the runs.
-pub(crate) fn cut(items: &[Item<'_>], level: u8, share: Share) -> Vec<usize> {
-    if node_bytes(items, level) <= PAGE_BYTES {
+pub(crate) fn cut(items: &[Item<'_>], shape: Shape, share: Share) -> Vec<usize> {
+    if node_bytes(items, shape) <= PAGE_BYTES {
         return vec![items.len()];
     }
     if share == Share::Even
-        && let Some(first) = cut_evenly(items, level)
+        && let Some(first) = cut_evenly(items, shape)
     {
         return vec![first, items.len() - first];
     }
     let (mut runs, mut start) = (Vec::new(), 0);
     while start < items.len() {
         let mut end = start + 1;
-        while end < items.len() && node_bytes(&items[start..=end], level) <= PAGE_BYTES {
+        while end < items.len() && node_bytes(&items[start..=end], shape) <= PAGE_BYTES {
             end += 1;
         }
         runs.push(end - start);
@@ -107,29 +135,29 @@ pub(crate) fn cut(items: &[Item<'_>], level: u8, share: Share) -> Vec<usize> {
 }
 
 /// The cut in two that comes nearest to halves, if both fit.
-fn cut_evenly(items: &[Item<'_>], level: u8) -> Option<usize> {
-    let total: usize = items.iter().map(|item| item_bytes(item, 0, level)).sum();
+fn cut_evenly(items: &[Item<'_>], shape: Shape) -> Option<usize> {
+    let total: usize = items.iter().map(|item| item_bytes(item, 0, shape)).sum();
     let mut sum = 0;
     let middle = items.iter().position(|item| {
-        sum += item_bytes(item, 0, level);
+        sum += item_bytes(item, 0, shape);
         sum * 2 >= total
     })?;
     [middle, middle + 1].into_iter().find(|&at| {
         at > 0
             && at < items.len()
-            && node_bytes(&items[..at], level) <= PAGE_BYTES
-            && node_bytes(&items[at..], level) <= PAGE_BYTES
+            && node_bytes(&items[..at], shape) <= PAGE_BYTES
+            && node_bytes(&items[at..], shape) <= PAGE_BYTES
     })
 }
 
 /// Writes the entries, which fit, into `page`.
-pub(crate) fn fill(page: &mut PageBuf, items: &[Item<'_>], level: u8) {
-    let prefix = prefix_of(items, level);
+pub(crate) fn fill(page: &mut PageBuf, items: &[Item<'_>], shape: Shape) {
+    let prefix = prefix_of(items, shape);
     let mut node = NodeMut(page);
-    node.reset(level, prefix);
+    node.reset(shape, prefix);
     for (index, item) in items.iter().enumerate() {
         let mut item = *item;
-        if level > 0 && index == 0 {
+        if shape.level > 0 && index == 0 {
             // The first entry of an inner node has the shortest key with the prefix.
             item.key = prefix;
         }

@@ -9,10 +9,11 @@ use bumpalo::Bump;
 use crate::error::{Flaw, ReadError, damaged};
 use crate::format::node::Node;
 use crate::format::table::LargeRef;
-use crate::ids::{Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf};
+use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PageBuf};
 use crate::pages::Pages;
 use crate::space::Freed;
 use crate::tree::edit::{NodeMut, own};
+use crate::tree::memory::{PageMemory, ValueMemory};
 
 /// Where nodes come from: the file, or first a transaction's memory.
 pub(crate) trait Source {
@@ -43,11 +44,11 @@ pub(crate) struct Work<'s> {
     pub(crate) pages: &'s Pages,
     /// The transaction's number: the birth of its pages.
     pub(crate) txn: u64,
-    pub(crate) nodes: Vec<Option<Box<PageBuf>>>,
+    pub(crate) nodes: Vec<Option<Box<PageMemory>>>,
     /// How many savepoints there had been when each node was copied or made.
     marks: Vec<u64>,
-    pub(crate) values: Vec<Option<Box<[u8]>>>,
-    spare: Vec<Box<PageBuf>>,
+    pub(crate) values: Vec<Option<ValueMemory>>,
+    spare: Vec<Box<PageMemory>>,
     vacant: Vec<usize>,
     /// Pages of the file that the transaction replaces.
     pub(crate) freed: Vec<Freed>,
@@ -157,7 +158,7 @@ impl<'s> Work<'s> {
         let page = self
             .spare
             .pop()
-            .unwrap_or_else(|| Box::new([0; PAGE_BYTES]));
+            .unwrap_or_else(|| Box::new(PageMemory::new()));
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);
             self.marks.push(0);
@@ -208,8 +209,8 @@ impl<'s> Work<'s> {
             return child;
         }
         let new = self.new_node();
-        let page: PageBuf = **self.nodes[index].as_ref().expect("the node is in use");
-        self.page_mut(new).copy_from_slice(&page);
+        let page = self.nodes[index].clone().expect("the node is in use");
+        self.page_mut(new).copy_from_slice(&page[..]);
         self.undo.push(Undo::Dropped(index));
         new
     }
@@ -238,8 +239,13 @@ impl<'s> Work<'s> {
     }
 
     /// Keeps a large value until commit.
-    pub(crate) fn keep_large(&mut self, value: &[u8]) -> LargeRef {
-        self.values.push(Some(value.into()));
+    pub(crate) fn keep_large(&mut self, value: &[u8], alignment: Alignment) -> LargeRef {
+        if value.is_empty() {
+            return LargeRef::EMPTY;
+        }
+        let mut memory = ValueMemory::zeroed(value.len(), alignment);
+        memory.copy_from_slice(value);
+        self.values.push(Some(memory));
         let index = u32::try_from(self.values.len() - 1).expect("fewer values than pages");
         LargeRef {
             page: DIRTY_BIT | index,
@@ -258,6 +264,9 @@ impl<'s> Work<'s> {
             } else {
                 self.values[index] = None;
             }
+            return Ok(());
+        }
+        if *large == LargeRef::EMPTY {
             return Ok(());
         }
         let extent = large.extent().ok_or(damaged(large.page, Flaw::Record))?;

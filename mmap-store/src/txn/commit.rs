@@ -15,11 +15,12 @@ use std::io::{self, IoSlice};
 use crate::error::{CommitError, ReadError};
 use crate::format::ring;
 use crate::format::table::LargeRef;
-use crate::ids::{Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
+use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
 use crate::shared::{Durability, Head, Placement, Shared};
 use crate::space::Freed;
 use crate::sync::MutexGuard;
 use crate::tree::edit::{NodeMut, own};
+use crate::tree::memory::ValueMemory;
 use crate::tree::mutate;
 use crate::tree::work::Work;
 use crate::txn::write::{OpenTable, WriteTxn};
@@ -109,7 +110,13 @@ impl WriteTxn<'_> {
             let name = table.name.as_bytes();
             if table.exists {
                 let record = table.record.encode(&table.options);
-                mutate::put(&mut self.work, &mut self.root, name, &record)?;
+                mutate::put(
+                    &mut self.work,
+                    &mut self.root,
+                    Alignment::NONE,
+                    name,
+                    &record,
+                )?;
             } else {
                 mutate::delete(&mut self.work, &mut self.root, name)?;
             }
@@ -138,7 +145,7 @@ impl WriteTxn<'_> {
         let exist = |table: &&OpenTable| table.changed && table.exists;
         for table in self.tables.iter().filter(exist) {
             let (name, record) = (table.name.as_bytes(), table.record.encode(&table.options));
-            mutate::put(writer.work, &mut self.root, name, &record)?;
+            mutate::put(writer.work, &mut self.root, Alignment::NONE, name, &record)?;
         }
         let root = writer.settle_tree(self.root)?;
         let (work, order) = (writer.work, writer.order);
@@ -169,7 +176,7 @@ struct Writer<'w, 's> {
 impl<'w, 's> Writer<'w, 's> {
     fn new(work: &'w mut Work<'s>, placed: &Placement) -> Self {
         let mut runs = placed.values.iter();
-        let mut first = |value: &Option<Box<[u8]>>| match value {
+        let mut first = |value: &Option<ValueMemory>| match value {
             Some(_) => runs.next().expect("placed one by one").first,
             None => 0,
         };

@@ -5,7 +5,7 @@ use core::ops::{Bound, RangeBounds};
 use crate::error::{Flaw, ReadError, TableError, WriteError, damaged};
 use crate::format::ring::{self, Change};
 use crate::format::table::{TableRecord, decode_schema, encode_schema};
-use crate::ids::{Child, MAX_KEY_BYTES};
+use crate::ids::{Alignment, Child, MAX_KEY_BYTES};
 use crate::schema::TableOptions;
 use crate::shared::{Head, Shared};
 use crate::sync::MutexGuard;
@@ -228,6 +228,12 @@ impl RingRecord {
 }
 
 impl OpenTable {
+    /// Where its values start.
+    pub(crate) fn alignment(&self) -> Alignment {
+        let checked = self.options.alignment_checked();
+        checked.expect("options are checked before a table has them")
+    }
+
     #[cold]
     fn mismatch(&self, asked: &TableOptions) -> TableError {
         TableError::Mismatch {
@@ -305,8 +311,10 @@ impl TableMut<'_, '_> {
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<bool, WriteError> {
         check_key(key)?;
         self.check_whole()?;
-        let mut record = self.txn.tables[self.index].record;
-        let result = mutate::put(&mut self.txn.work, &mut record.root, key, value);
+        let table = &self.txn.tables[self.index];
+        let (mut record, alignment) = (table.record, table.alignment());
+        let root = &mut record.root;
+        let result = mutate::put(&mut self.txn.work, root, alignment, key, value);
         let new = self.finish(result)?;
         record.len += u64::from(new);
         self.changed(record);
