@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::child::ChildArgs;
 use crate::pool::PoolChildArgs;
 use crate::spawn::SpawnArgs;
+use crate::store::StoreChildArgs;
 
-/// Compares memory allocators (the arena, the system's malloc, peers) and object pools.
+/// Compares memory allocators (the arena, the system's malloc, peers), object pools, stores.
 #[derive(Debug, Parser)]
 #[command(name = "brickyard", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -32,6 +33,9 @@ pub(crate) enum Command {
     /// One measurement of an object pool
     #[command(hide = true)]
     PoolChild(PoolChildArgs),
+    /// One job of a store
+    #[command(hide = true)]
+    StoreChild(StoreChildArgs),
     /// One run of a foreign command
     #[command(hide = true)]
     Spawn(SpawnArgs),
@@ -43,7 +47,13 @@ pub(crate) struct CompareArgs {
     /// Compare object pools instead of allocators
     #[arg(long, conflicts_with_all = ["allocators", "input"])]
     pub(crate) pool: bool,
-    /// An eighth of the work and fewer rounds: under 30 seconds
+    /// Compare stores instead of allocators
+    #[arg(long, conflicts_with_all = ["pool", "allocators", "input"])]
+    pub(crate) store: bool,
+    /// The folder on the disk that stores are compared on [default: the system's]
+    #[arg(long, value_name = "DIR", requires = "store")]
+    pub(crate) dir: Option<PathBuf>,
+    /// An eighth of the work and fewer rounds: under 30 seconds, stores under 60
     #[arg(long)]
     pub(crate) quick: bool,
     /// Rounds to run; without it as many as fit the time, five at most
@@ -106,6 +116,15 @@ mod tests {
         assert!(args.pool && args.quick);
         for other in ["--input", "--allocators"] {
             assert!(Cli::try_parse_from(["brickyard", "--pool", other, "x"]).is_err());
+        }
+    }
+
+    #[test]
+    fn stores_are_compared_on_a_disk() {
+        let line = ["brickyard", "compare", "--store", "--dir", "/data"];
+        assert!(Cli::try_parse_from(line).is_ok());
+        for other in [["--dir", "/data"], ["--store", "--pool"]] {
+            assert!(Cli::try_parse_from(["brickyard"].iter().chain(&other)).is_err());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the command `brickyard` and the benches of this package share: the object pools
-//! under test and the work they are given.
+//! and the stores under test and the work they are given.
 
 #![deny(unsafe_code)]
 
 pub mod pools;
+pub mod stores;

@@ -1,10 +1,11 @@
 //! `brickyard` compares memory allocators: the arena of this workspace, the
 //! system's malloc and, with the feature `peers`, others. With `--pool` it compares
-//! object pools.
+//! object pools, with `--store` stores.
 //!
 //! One measurement is one process ([`child`]) whose global allocator is chosen
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
-//! [`run`] does the like for foreign commands, [`pool`] for the pools of the library. The modules named with
+//! [`run`] does the like for foreign commands, [`pool`] and [`store`] for the pools and the
+//! stores of the library. The modules named with
 //! `expect(unsafe_code)` below are the only ones with unsafe code.
 
 #![deny(unsafe_code)]
@@ -22,8 +23,10 @@ mod progress;
 mod report;
 mod results;
 mod run;
+mod series;
 mod spawn;
 mod stats;
+mod store;
 #[expect(
     unsafe_code,
     reason = "the global allocator forwards to the chosen one"
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run::main(args),
         Some(Command::Child(args)) => child::main(args),
         Some(Command::PoolChild(args)) => pool::child(args),
+        Some(Command::StoreChild(args)) => store::child(args),
         Some(Command::Spawn(args)) => spawn::main(args),
     };
     match result {
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
 fn compared(args: &cli::CompareArgs) -> anyhow::Result<()> {
     if args.pool {
         pool::main(args)
+    } else if args.store {
+        store::main(args)
     } else {
         compare::main(args)
     }

@@ -76,6 +76,26 @@ fn verdict_of(results: &Results, index: usize) -> String {
     )
 }
 
+/// The verdict on rows whose figures are costs: ratios to `other`, which is "the time of"
+/// somebody, and the rows in which somebody is cheaper. `None` without rows.
+pub(crate) fn verdict_on(ratios: &[(f64, &str)], other: &str) -> Option<String> {
+    let mean = geometric_mean(&ratios.iter().map(|(ratio, _)| *ratio).collect::<Vec<_>>())?;
+    let behind: Vec<_> = ratios
+        .iter()
+        .filter(|(ratio, _)| *ratio > 1.0)
+        .map(|(ratio, row)| format!("{row} ({ratio:.2})"))
+        .collect();
+    let behind = if behind.is_empty() {
+        String::from("nowhere")
+    } else {
+        format!("on {}", behind.join(", "))
+    };
+    Some(format!(
+        "verdict: {mean:.2} of {other} in geometric mean of {} rows;\n         behind {behind}",
+        ratios.len(),
+    ))
+}
+
 /// Writes the medians, the machine and the versions to `path`.
 ///
 /// # Errors

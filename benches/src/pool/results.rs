@@ -1,18 +1,12 @@
 //! The samples of a comparison of pools, by row and pool.
 
-use anyhow::Result;
 use brickyard_bench::pools::{Latency, Measured, Role, Row, Subject};
 use serde_json::{Value, json};
 
 use crate::stats::{median, ratio, spread};
 
 /// All samples of one pool in one row.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Series {
-    samples: Vec<Measured>,
-    /// Why a sample is missing; no more are taken after that.
-    failure: Option<String>,
-}
+pub(crate) type Series = crate::series::Series<Measured>;
 
 /// The whole comparison.
 #[derive(Debug)]
@@ -24,26 +18,6 @@ pub(crate) struct Results {
 }
 
 impl Series {
-    /// Takes one more sample, unless one failed before.
-    pub(crate) fn record(&mut self, sample: impl FnOnce() -> Result<Measured>) {
-        if self.failure.is_some() {
-            return;
-        }
-        match sample() {
-            Ok(sample) => self.samples.push(sample),
-            Err(error) => self.failure = Some(format!("{error:#}")),
-        }
-    }
-
-    /// The samples of one figure; none after a failure, for a part of the rounds is no
-    /// fair sample.
-    fn figures(&self, of: impl Fn(&Measured) -> Option<f64>) -> Vec<f64> {
-        if self.failure.is_some() {
-            return Vec::new();
-        }
-        self.samples.iter().filter_map(of).collect()
-    }
-
     /// The median of the row's figure.
     pub(crate) fn ns(&self) -> Option<f64> {
         median(&self.figures(|sample| Some(sample.ns)))
@@ -122,7 +96,7 @@ impl Results {
         let mut failures = Vec::new();
         for (row, series) in self.rows.iter().zip(&self.series) {
             for (subject, series) in self.subjects.iter().zip(series) {
-                if let Some(reason) = &series.failure {
+                if let Some(reason) = series.failure() {
                     failures.push(format!("{} of {}: {reason}", row.name, subject.name));
                 }
             }

@@ -2,7 +2,7 @@
 
 use brickyard_bench::pools::Role;
 
-use crate::stats::geometric_mean;
+use crate::report;
 use crate::table::{NONE, number, percent, table};
 
 use super::results::{Best, Results};
@@ -142,21 +142,7 @@ fn verdict_on(results: &Results, role: Role, name: &str) -> Option<String> {
     let ratios: Vec<(f64, &str)> = rows
         .filter_map(|index| Some((results.ratio(index, role)?, results.rows[index].name)))
         .collect();
-    let mean = geometric_mean(&ratios.iter().map(|(ratio, _)| *ratio).collect::<Vec<_>>())?;
-    let behind: Vec<_> = ratios
-        .iter()
-        .filter(|(ratio, _)| *ratio > 1.0)
-        .map(|(ratio, row)| format!("{row} ({ratio:.2})"))
-        .collect();
-    let behind = if behind.is_empty() {
-        String::from("nowhere")
-    } else {
-        format!("on {}", behind.join(", "))
-    };
-    Some(format!(
-        "verdict: {mean:.2} of the time of {name} in geometric mean of {} rows;\n         behind {behind}",
-        ratios.len(),
-    ))
+    report::verdict_on(&ratios, &format!("the time of {name}"))
 }
 
 #[cfg(test)]
