@@ -85,9 +85,12 @@ impl Pages {
         self.backing.map().capacity()
     }
 
+    /// Asks for `lines` cache lines of the page that `child` names, from byte `offset` on.
     #[inline]
-    pub(crate) fn prefetch(&self, child: Child) {
-        self.backing.map().prefetch(child.page as usize);
+    pub(crate) fn prefetch(&self, child: Child, offset: usize, lines: usize) {
+        self.backing
+            .map()
+            .prefetch(child.page as usize, offset, lines);
     }
 
     /// The bytes of a run of pages that a snapshot or the writer's own version reaches.

@@ -87,19 +87,20 @@ impl Map {
         }
     }
 
-    /// Asks the processor to load the first cache lines of a page.
+    /// Asks the processor to load `lines` cache lines, from the one that holds byte
+    /// `offset` of a page.
     #[inline]
-    pub(crate) fn prefetch(&self, page: usize) {
+    pub(crate) fn prefetch(&self, page: usize, offset: usize, lines: usize) {
         #[cfg(target_arch = "x86_64")]
         if page < self.capacity() {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let start = self.raw.as_ptr().wrapping_add(page * PAGE_BYTES);
-            for line in 0..3 {
+            let start = self.raw.as_ptr().wrapping_add(page * PAGE_BYTES + offset);
+            for line in 0..lines {
                 // SAFETY: a prefetch does not fault, whatever the address.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64).cast()) };
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = page;
+        let _ = (page, offset, lines);
     }
 }

@@ -87,13 +87,25 @@ pub(crate) struct Found {
     pub(crate) exact: bool,
 }
 
+/// Where a search that looked at heads only has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aim {
+    /// The first entry whose head is not below the key's.
+    pub(crate) low: usize,
+    /// Its head is the key's, and the key has the node's prefix: whole keys decide.
+    tied: bool,
+}
+
 /// The head of a key whose prefix is cut off.
 #[inline]
 pub(crate) fn head_of(suffix: &[u8]) -> i32 {
-    let mut head = [0; 4];
-    for (to, from) in head.iter_mut().zip(suffix) {
-        *to = *from;
-    }
+    let head = suffix.first_chunk().copied().unwrap_or_else(|| {
+        let mut short = [0; 4];
+        for (to, from) in short.iter_mut().zip(suffix) {
+            *to = *from;
+        }
+        short
+    });
     (u32::from_be_bytes(head) ^ 0x8000_0000).cast_signed()
 }
 
@@ -255,6 +267,12 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What all keys of the node begin with.
+    #[inline]
+    pub(crate) fn prefix(&self) -> &'a [u8] {
+        self.prefix
+    }
+
     /// Replaces `out` by the whole key at `index`.
     pub(crate) fn key_into(&self, index: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
         out.clear();
@@ -262,10 +280,21 @@ impl<'a> Node<'a> {
             return Ok(());
         }
         let entry = self.entry(index)?;
-        let head = self.heads.get(index).ok_or(Flaw::EntryBounds)?;
-        let head = u32::from_le_bytes(*head) ^ 0x8000_0000;
         out.extend_from_slice(self.prefix);
-        out.extend(head.to_be_bytes().iter().take(entry.key_len));
+        self.suffix_onto(index, &entry, out)
+    }
+
+    /// Appends what the key of `entry`, which is the one at `index`, has after the prefix.
+    #[inline]
+    pub(crate) fn suffix_onto(
+        &self,
+        index: usize,
+        entry: &Entry<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Flaw> {
+        let head = self.heads.get(index).ok_or(Flaw::EntryBounds)?;
+        let head = (u32::from_le_bytes(*head) ^ 0x8000_0000).to_be_bytes();
+        out.extend_from_slice(head.get(..entry.key_len).unwrap_or(&head));
         out.extend_from_slice(entry.rest);
         Ok(())
     }
@@ -273,37 +302,60 @@ impl<'a> Node<'a> {
     /// Finds `key` in a leaf, or the first separator not below it in an inner node.
     #[inline]
     pub(crate) fn search(&self, key: &[u8]) -> Result<Found, Flaw> {
+        self.hit(key, self.aim(key))
+    }
+
+    /// The first half of a search, which touches the front of the page only.
+    #[inline]
+    pub(crate) fn aim(&self, key: &[u8]) -> Aim {
         let first = usize::from(!self.is_leaf());
-        let heads = self.heads.get(first..).unwrap_or(&[]);
         let Some(suffix) = key.strip_prefix(self.prefix) else {
             let below = key < self.prefix;
-            let index = if below { first } else { self.count() };
-            return Ok(Found {
-                index,
-                exact: false,
-            });
+            let low = if below { first } else { self.count() };
+            return Aim { low, tied: false };
         };
         let head = head_of(suffix);
+        let heads = self.heads.get(first..).unwrap_or(&[]);
         let low = count_below(heads, head).wrapping_add(first);
-        let ties = |at: usize| {
-            let same = |&each: &[u8; 4]| i32::from_le_bytes(each) == head;
-            self.heads.get(at).is_some_and(same)
-        };
-        if !ties(low) {
+        let tied = self.has_head(low, head);
+        Aim { low, tied }
+    }
+
+    /// The second half, which looks at whole keys where heads do not decide.
+    #[inline]
+    pub(crate) fn hit(&self, key: &[u8], aim: Aim) -> Result<Found, Flaw> {
+        let low = aim.low;
+        if !aim.tied {
             return Ok(Found {
                 index: low,
                 exact: false,
             });
         }
+        let suffix = key.get(self.prefix.len()..).unwrap_or(&[]);
+        let head = head_of(suffix);
         // Most runs of equal heads are short; only long ones are worth a second search.
-        let high = if ties(low.wrapping_add(1)) {
+        let after = low.wrapping_add(1);
+        let high = if self.has_head(after, head) {
+            let heads = self.heads.get(after..).unwrap_or(&[]);
             head.checked_add(1).map_or(self.count(), |next| {
-                count_below(heads, next).wrapping_add(first)
+                count_below(heads, next).wrapping_add(after)
             })
         } else {
-            low.wrapping_add(1)
+            after
         };
         self.search_ties(suffix, low, high)
+    }
+
+    #[inline]
+    fn has_head(&self, at: usize, head: i32) -> bool {
+        let same = |&each: &[u8; 4]| i32::from_le_bytes(each) == head;
+        self.heads.get(at).is_some_and(same)
+    }
+
+    /// Where in the page the entry at `index` says it begins.
+    #[inline]
+    pub(crate) fn place(&self, index: usize) -> Option<usize> {
+        u16_at(self.slots, index.checked_mul(2)?).map(usize::from)
     }
 
     /// Binary search among the entries `low..high`, whose heads equal the key's.

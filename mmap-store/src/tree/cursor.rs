@@ -3,7 +3,8 @@
 use core::cmp::Ordering;
 
 use crate::error::{ReadError, damaged};
-use crate::ids::Child;
+use crate::format::node::Node;
+use crate::ids::{Child, PAGE_BYTES};
 use crate::tree::search::{node_at, value_of};
 use crate::tree::work::Source;
 
@@ -13,6 +14,60 @@ struct Step {
     child: Child,
     index: usize,
     count: usize,
+}
+
+/// Cache lines of a page.
+const LINES: usize = PAGE_BYTES / 64;
+
+/// Entries of one leaf, one after another, without looking at the path. Meanwhile the
+/// processor is asked for the next leaf, some lines an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Window<'s> {
+    leaf: Node<'s>,
+    child: Child,
+    index: usize,
+    end: usize,
+    /// The next leaf, or none.
+    ahead: Child,
+    ahead_at: usize,
+    /// Lines of it to ask for with each entry.
+    stride: usize,
+}
+
+impl<'s> Window<'s> {
+    /// The entry that comes next, or the number of entries if none does.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What all keys here begin with.
+    pub(crate) fn prefix(&self) -> &'s [u8] {
+        self.leaf.prefix()
+    }
+
+    /// The next entry's value, and its key in `key`, which holds the prefix and whatever
+    /// came after it in the entry before.
+    #[inline]
+    pub(crate) fn next<S: Source + ?Sized>(
+        &mut self,
+        source: &'s S,
+        key: &mut Vec<u8>,
+    ) -> Result<Option<&'s [u8]>, ReadError> {
+        if self.index >= self.end {
+            return Ok(None);
+        }
+        if self.ahead_at < PAGE_BYTES {
+            source.prefetch(self.ahead, self.ahead_at, self.stride);
+            self.ahead_at += self.stride * 64;
+        }
+        let flawed = |flaw| damaged(self.child.page, flaw);
+        let entry = self.leaf.entry(self.index).map_err(flawed)?;
+        key.truncate(self.leaf.prefix().len());
+        let suffix = self.leaf.suffix_onto(self.index, &entry, key);
+        suffix.map_err(flawed)?;
+        self.index += 1;
+        value_of(source, self.child, &entry).map(Some)
+    }
 }
 
 /// A path to an entry.
@@ -87,6 +142,54 @@ impl Cursor {
         }
         // Only the end has another length: nothing.
         other.path.len().cmp(&self.path.len())
+    }
+
+    /// The entries of the leaf here that come before `until`, if there are any.
+    pub(crate) fn window<'s, S: Source + ?Sized>(
+        &self,
+        source: &'s S,
+        until: &Self,
+    ) -> Result<Option<Window<'s>>, ReadError> {
+        let Some((step, above)) = self.path.split_last() else {
+            return Ok(None);
+        };
+        if self.order(until) != Ordering::Less {
+            return Ok(None);
+        }
+        let same = |(one, other): (&Step, &Step)| one.index == other.index;
+        let end = match until.path.split_last() {
+            Some((last, until_above)) if above.iter().zip(until_above).all(same) => last.index,
+            _ => step.count,
+        };
+        let leaf = node_at(source, step.child, Some(0))?;
+        let mut ahead = Child::NONE;
+        if let Some(parent) = above.last()
+            && parent.index + 1 < parent.count
+        {
+            let child = node_at(source, parent.child, Some(1))?.child(parent.index + 1);
+            ahead = child.map_err(|flaw| damaged(parent.child.page, flaw))?;
+        }
+        Ok(Some(Window {
+            leaf,
+            child: step.child,
+            index: step.index,
+            end,
+            ahead,
+            ahead_at: 0,
+            stride: LINES / step.count.max(1) + 1,
+        }))
+    }
+
+    /// To the entry `index` of the leaf here, or on to the next leaf if it has no more.
+    pub(crate) fn leave<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        index: usize,
+    ) -> Result<(), ReadError> {
+        if let Some(step) = self.path.last_mut() {
+            step.index = index;
+        }
+        self.settle(source)
     }
 
     /// Goes on to the next leaf if the leaf has no more entries.

@@ -1,7 +1,7 @@
 //! Looking keys up: one at a time, and sixteen at a time.
 
 use crate::error::{Flaw, ReadError, damaged};
-use crate::format::node::{Entry, Node};
+use crate::format::node::{Aim, Entry, Found, Node};
 use crate::format::table::LargeRef;
 use crate::ids::Child;
 use crate::pages::Pages;
@@ -9,6 +9,11 @@ use crate::tree::work::Source;
 
 /// Look-ups that wait for memory at the same time.
 const LANES: usize = 16;
+/// Cache lines of a node that a search begins with: most leaves have no more before their
+/// entries.
+const FRONT_LINES: usize = 3;
+/// Cache lines of a leaf's entry that are worth asking for: key and start of the value.
+const ENTRY_LINES: usize = 2;
 
 /// The node that `child` names, which must be on `level`; any level if `None`.
 #[inline]
@@ -38,6 +43,8 @@ pub(crate) fn leaf_of<'s, S: Source + ?Sized>(
         let flawed = |flaw| damaged(at.page, flaw);
         let index = node.child_index(key).map_err(flawed)?;
         let child = node.child(index).map_err(flawed)?;
+        // Header, heads and slots are waited for at once, not one after another.
+        source.prefetch(child, 0, FRONT_LINES);
         node = node_at(source, child, Some(node.level() - 1))?;
         at = child;
     }
@@ -65,12 +72,22 @@ fn value_in<'s, S: Source + ?Sized>(
     leaf: &Node<'s>,
     key: &[u8],
 ) -> Result<Option<&'s [u8]>, ReadError> {
-    let flawed = |flaw| damaged(at.page, flaw);
-    let found = leaf.search(key).map_err(flawed)?;
+    let found = leaf.search(key).map_err(|flaw| damaged(at.page, flaw))?;
+    value_at(source, at, leaf, found)
+}
+
+#[inline]
+fn value_at<'s, S: Source + ?Sized>(
+    source: &'s S,
+    at: Child,
+    leaf: &Node<'s>,
+    found: Found,
+) -> Result<Option<&'s [u8]>, ReadError> {
     if !found.exact {
         return Ok(None);
     }
-    let entry = leaf.entry(found.index).map_err(flawed)?;
+    let entry = leaf.entry(found.index);
+    let entry = entry.map_err(|flaw| damaged(at.page, flaw))?;
     value_of(source, at, &entry).map(Some)
 }
 
@@ -89,6 +106,9 @@ pub(crate) fn value_of<'s, S: Source + ?Sized>(
 }
 
 /// Looks many keys up, sixteen at a time: while one waits for memory the others go on.
+///
+/// A leaf is met twice, first its heads and then the entry that they point at: each is a
+/// wait of its own.
 pub(crate) fn get_many<'s>(
     pages: &'s Pages,
     root: Child,
@@ -108,13 +128,24 @@ pub(crate) fn get_many<'s>(
                 let index = node.child_index(key);
                 let child = index.and_then(|index| node.child(index));
                 *lane = child.map_err(|flaw| damaged(lane.page, flaw))?;
-                pages.prefetch(*lane);
+                pages.prefetch(*lane, 0, FRONT_LINES);
             }
             level -= 1;
         }
-        for (lane, key) in lanes.iter().zip(keys) {
+        let mut aims: [Option<(Node<'_>, Aim)>; LANES] = [None; LANES];
+        for ((lane, key), aim) in lanes.iter().zip(keys).zip(&mut aims) {
             let leaf = node_at(pages, *lane, Some(0))?;
-            out.push(value_in(pages, *lane, &leaf, key)?);
+            let to = leaf.aim(key);
+            if let Some(place) = leaf.place(to.low) {
+                pages.prefetch(*lane, place, ENTRY_LINES);
+            }
+            *aim = Some((leaf, to));
+        }
+        for ((lane, key), aim) in lanes.iter().zip(keys).zip(&aims) {
+            let Some((leaf, to)) = aim else { continue };
+            let found = leaf.hit(key, *to);
+            let found = found.map_err(|flaw| damaged(lane.page, flaw))?;
+            out.push(value_at(pages, *lane, leaf, found)?);
         }
     }
     Ok(())

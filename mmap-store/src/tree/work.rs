@@ -19,6 +19,9 @@ use crate::tree::memory::{PageMemory, ValueMemory};
 pub(crate) trait Source {
     fn node(&self, child: Child) -> Result<Node<'_>, ReadError>;
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError>;
+
+    /// Asks for `lines` cache lines of the page that `child` names, from byte `offset` on.
+    fn prefetch(&self, _child: Child, _offset: usize, _lines: usize) {}
 }
 
 impl Source for Pages {
@@ -29,6 +32,11 @@ impl Source for Pages {
 
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError> {
         Self::large(self, large)
+    }
+
+    #[inline]
+    fn prefetch(&self, child: Child, offset: usize, lines: usize) {
+        Self::prefetch(self, child, offset, lines);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::pages::Pages;
 use crate::schema::TableOptions;
 use crate::shared::Shared;
 use crate::sync::AtomicU64;
-use crate::tree::cursor::Cursor;
+use crate::tree::cursor::{Cursor, Window};
 use crate::tree::search;
 use crate::versions::{Slot, Version};
 
@@ -298,6 +298,7 @@ impl<'t> Table<'t> {
             back,
             left: self.record.len,
             root,
+            window: None,
             key: Vec::new(),
         })
     }
@@ -332,6 +333,9 @@ pub struct Range<'t> {
     /// ends in an error instead of never.
     left: u64,
     root: Child,
+    /// The leaf that `front` is in, while entries come from there: then this knows how
+    /// far it is, and `front` is where it came in.
+    window: Option<Window<'t>>,
     key: Vec<u8>,
 }
 
@@ -356,13 +360,29 @@ impl<'t> Range<'t> {
         reason = "the key is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        if self.is_done() {
-            return Ok(None);
+        loop {
+            if let Some(window) = &mut self.window
+                && let Some(value) = window.next(self.pages, &mut self.key)?
+            {
+                self.count()?;
+                return Ok(Some((self.key.as_slice(), value)));
+            }
+            self.leave_window()?;
+            let Some(window) = self.front.window(self.pages, &self.back)? else {
+                return Ok(None);
+            };
+            self.key.clear();
+            self.key.extend_from_slice(window.prefix());
+            self.window = Some(window);
         }
-        self.count()?;
-        let value = self.front.entry(self.pages, &mut self.key)?;
-        self.front.forward(self.pages)?;
-        Ok(value.map(|value| (self.key.as_slice(), value)))
+    }
+
+    /// Puts `front` where the window has come to.
+    fn leave_window(&mut self) -> Result<(), ReadError> {
+        match self.window.take() {
+            Some(window) => self.front.leave(self.pages, window.index()),
+            None => Ok(()),
+        }
     }
 
     /// The next entry from the back.
@@ -371,6 +391,7 @@ impl<'t> Range<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
+        self.leave_window()?;
         if self.is_done() || !self.back.back(self.pages)? {
             return Ok(None);
         }
