@@ -12,6 +12,9 @@ pub(crate) const VALUE_BYTES: usize = 150;
 /// copy.
 const NOISE_BYTES: usize = 1 << 20;
 
+/// From one of the places where values are cut to the next: 2¹⁶ of them.
+const PLACE_BYTES: usize = (NOISE_BYTES - VALUE_BYTES) >> 16;
+
 /// What keys look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
@@ -32,7 +35,7 @@ pub(crate) struct Data {
     noise: Vec<u8>,
 }
 
-/// Spreads numbers over all of 64 bits (the last step of SplitMix64).
+/// Spreads numbers over all of 64 bits (the last step of `SplitMix64`).
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -75,7 +78,8 @@ impl Data {
     #[inline]
     pub(crate) fn value(&self, index: usize, version: u32, out: &mut [u8; VALUE_BYTES]) {
         let tag = tag(index, version);
-        let place = tag as usize % (NOISE_BYTES - VALUE_BYTES);
+        let [.., one, other] = tag.to_le_bytes();
+        let place = usize::from(u16::from_le_bytes([one, other])) * PLACE_BYTES;
         out.copy_from_slice(&self.noise[place..place + VALUE_BYTES]);
         out[..8].copy_from_slice(&tag.to_le_bytes());
     }
@@ -142,7 +146,7 @@ fn push_key(keys: Keys, index: u64, out: &mut Vec<u8>) {
     let mixed = mix(index);
     match keys {
         Keys::Random => {
-            let len = 16 + (mixed % 9) as usize;
+            let len = 16 + usize::try_from(mixed % 9).unwrap_or(0);
             let words = [mixed, mix(mixed), mix(!mixed)].map(u64::to_le_bytes);
             out.extend(words.as_flattened().iter().take(len));
         }
@@ -155,7 +159,10 @@ fn push_key(keys: Keys, index: u64, out: &mut Vec<u8>) {
             const SHELVES: [&str; 8] = [
                 "books", "cameras", "garden", "kitchen", "music", "office", "sports", "toys",
             ];
-            let (host, shelf) = (mixed % 1000, SHELVES[(mixed >> 32) as usize % 8]);
+            let (host, shelf) = (
+                mixed % 1000,
+                SHELVES[usize::try_from(mixed >> 32).unwrap_or(0) % 8],
+            );
             let key = format!("https://www.host{host:03}.example/{shelf}/item/{index:08}");
             out.extend(key.as_bytes());
         }

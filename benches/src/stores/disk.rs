@@ -1,10 +1,11 @@
 //! The floors: what the disk and the memory can do, measured beside the stores.
 
 use core::hint::black_box;
+use core::time::Duration;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use fastrand::Rng;

@@ -1,6 +1,6 @@
 //! Our store.
 
-use std::ops::Bound;
+use core::ops::Bound;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};

@@ -65,16 +65,12 @@ impl Updates {
     }
 }
 
-/// The sample at this share of the way up, in microseconds.
-fn percentile_us(samples: &mut [Duration], share: f64) -> Result<f64> {
+/// The sample that so many of 10,000 do not exceed, in microseconds.
+fn percentile_us(samples: &mut [Duration], of_10k: usize) -> Result<f64> {
     samples.sort_unstable();
-    let last = samples
-        .len()
-        .checked_sub(1)
-        .ok_or_else(|| anyhow!("no samples"))?;
-    // In range, as the share is at most one.
-    let at = (last as f64 * share).round() as usize;
-    Ok(samples[at].as_secs_f64() * 1e6)
+    let last = samples.len().checked_sub(1);
+    let last = last.ok_or_else(|| anyhow!("no samples"))?;
+    Ok(samples[last * of_10k / 10_000].as_secs_f64() * 1e6)
 }
 
 /// `put`, `put, checkpoint`, `batch 100x1000`.
@@ -91,7 +87,7 @@ pub(crate) fn commits<S: Store>(place: &Place) -> Result<Figures> {
     let mut samples = (0..singles)
         .map(|_| timed(&mut updates))
         .collect::<Result<Vec<_>>>()?;
-    let put_us = percentile_us(&mut samples, 0.5)?;
+    let put_us = percentile_us(&mut samples, 5000)?;
     let mut figures = Figures::from([figure("put", put_us)]);
     let batches = place.count(BATCHES);
     let start = Instant::now();
@@ -103,7 +99,10 @@ pub(crate) fn commits<S: Store>(place: &Place) -> Result<Figures> {
         updates.commit(&store, BATCH)?;
     }
     if let Some(mut samples) = beside_checkpoint(&store, || timed(&mut updates))? {
-        figures.extend([figure("put, checkpoint", percentile_us(&mut samples, 0.5)?)]);
+        figures.extend([figure(
+            "put, checkpoint",
+            percentile_us(&mut samples, 5000)?,
+        )]);
     }
     updates.check(&store)?;
     Ok(figures)
@@ -158,8 +157,8 @@ pub(crate) fn beside<S: Store>(place: &Place) -> Result<Figures> {
     })?;
     updates.check(&store)?;
     Ok(Figures::from([
-        figure("reader p99", percentile_us(&mut samples, 0.99)?),
-        figure("reader p99.99", percentile_us(&mut samples, 0.9999)?),
+        figure("reader p99", percentile_us(&mut samples, 9900)?),
+        figure("reader p99.99", percentile_us(&mut samples, 9999)?),
         figure("writer beside", update_us),
     ]))
 }

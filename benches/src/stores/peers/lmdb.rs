@@ -1,6 +1,6 @@
 //! LMDB, through heed.
 
-use std::ops::Bound;
+use core::ops::Bound;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
