@@ -1,8 +1,10 @@
-//! How many instructions do get and return take, on each thread, with each guard?
+//! How many instructions do get and return take, on each thread, with each guard? How many
+//! a read of the store?
 //!
 //! The gate: `cargo bench -p brickyard-bench --bench instructions` fails when a pair takes
-//! more than [`PAIR_LIMIT`], or an owned guard more than [`OWNED_LIMIT`] on top. Time
-//! depends on the machine and its load; this count does not.
+//! more than [`PAIR_LIMIT`], an owned guard more than [`OWNED_LIMIT`] on top, or a read of
+//! the store more than its limit in [`READS`]. Time depends on the machine and its load;
+//! this count does not.
 //!
 //! The program runs itself under callgrind with `n` and with `2n` pairs and divides the
 //! difference by `n`: start, end and the first object cancel out, what is done every few
@@ -18,6 +20,7 @@ use std::process::{Command, ExitCode};
 use std::thread;
 
 use brickyard_pool::Pool;
+use brickyard_store::{Options, Store};
 
 /// Most instructions of a pair with the borrowing guard.
 const PAIR_LIMIT: f64 = 30.0;
@@ -27,6 +30,19 @@ const OWNED_LIMIT: f64 = 6.0;
 
 /// Pairs of the shorter run; many times what lies between two visits of the slow path.
 const PAIRS: usize = 1 << 18;
+
+/// The ways to read the store that are counted, and the most instructions of each: a get,
+/// a transaction with a look-up of the table and a get, an entry of a range.
+const READS: [(&str, f64); 3] = [("get", GET_LIMIT), ("txn", TXN_LIMIT), ("next", NEXT_LIMIT)];
+const GET_LIMIT: f64 = 600.0;
+const TXN_LIMIT: f64 = 1000.0;
+const NEXT_LIMIT: f64 = 150.0;
+
+/// Reads of the shorter run.
+const READ_COUNT: usize = 1 << 15;
+
+/// Entries of the store: two levels, with some hundred leaves.
+const ENTRIES: usize = 10_000;
 
 /// The object: what [`PAIR_LIMIT`] was set for.
 type Object = Box<[u8; 64]>;
@@ -43,24 +59,27 @@ fn main() -> ExitCode {
     }
     let mut counted = [0.0; WAYS.len()];
     for (instructions, way) in counted.iter_mut().zip(WAYS) {
-        match per_pair(way) {
-            Ok(Some(found)) => *instructions = found,
-            Ok(None) => {
-                say("skipped: valgrind is not installed");
-                return ExitCode::SUCCESS;
-            }
-            Err(reason) => {
-                say(&format!("FAILED: {way}: {reason}"));
-                return ExitCode::FAILURE;
-            }
+        match per_turn(way, PAIRS) {
+            Ok(found) => *instructions = found,
+            Err(code) => return code,
         }
     }
-    judge(counted)
+    let mut lines = pair_lines(counted);
+    for (way, limit) in READS {
+        match per_turn(way, READ_COUNT) {
+            Ok(found) => lines.push((way, found, limit)),
+            Err(code) => return code,
+        }
+    }
+    judge(&lines)
 }
 
-/// Prints the counts beside their limits; fails when one is above.
-fn judge([borrowed, owned, borrowed_second, owned_second]: [f64; 4]) -> ExitCode {
-    let lines = [
+/// What is counted, how much was found, and the limit.
+type Line = (&'static str, f64, f64);
+
+/// The lines about the pool.
+fn pair_lines([borrowed, owned, borrowed_second, owned_second]: [f64; 4]) -> Vec<Line> {
+    vec![
         ("pair, first thread", borrowed, PAIR_LIMIT),
         ("owned guard on top", owned - borrowed, OWNED_LIMIT),
         ("pair, second thread", borrowed_second, PAIR_LIMIT),
@@ -69,9 +88,13 @@ fn judge([borrowed, owned, borrowed_second, owned_second]: [f64; 4]) -> ExitCode
             owned_second - borrowed_second,
             OWNED_LIMIT,
         ),
-    ];
+    ]
+}
+
+/// Prints the counts beside their limits; fails when one is above.
+fn judge(lines: &[Line]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for (name, found, limit) in lines {
+    for &(name, found, limit) in lines {
         // The share of the slow path is some hundredths of an instruction.
         let verdict = if found.round() <= limit {
             "ok"
@@ -80,20 +103,37 @@ fn judge([borrowed, owned, borrowed_second, owned_second]: [f64; 4]) -> ExitCode
             "FAILED"
         };
         say(&format!(
-            "{name:<20} {found:>7.2} of {limit:>2} instructions  {verdict}"
+            "{name:<20} {found:>7.2} of {limit:>4} instructions  {verdict}"
         ));
     }
     code
 }
 
-/// Instructions of a pair; `None` without valgrind.
-fn per_pair(way: &str) -> Result<Option<f64>, String> {
-    let (Some(short), Some(long)) = (collected(way, PAIRS)?, collected(way, 2 * PAIRS)?) else {
-        return Ok(None);
-    };
-    let difference = long.checked_sub(short).ok_or("twice the work took less")?;
-    // Exact below 2^53.
-    Ok(Some(difference as f64 / PAIRS as f64))
+/// Instructions of one turn. Without valgrind, or when the count fails, what the program
+/// ends with.
+fn per_turn(way: &str, turns: usize) -> Result<f64, ExitCode> {
+    let counts = || Ok((collected(way, turns)?, collected(way, 2 * turns)?));
+    let difference = counts().and_then(|counts: (Option<u64>, Option<u64>)| match counts {
+        (Some(short), Some(long)) => {
+            let difference = long.checked_sub(short);
+            difference
+                .map(Some)
+                .ok_or(String::from("twice the work took less"))
+        }
+        _ => Ok(None),
+    });
+    match difference {
+        // Exact below 2^53.
+        Ok(Some(difference)) => Ok(difference as f64 / turns as f64),
+        Ok(None) => {
+            say("skipped: valgrind is not installed");
+            Err(ExitCode::SUCCESS)
+        }
+        Err(reason) => {
+            say(&format!("FAILED: {way}: {reason}"));
+            Err(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Instructions of a whole run; `None` without valgrind.
@@ -125,6 +165,12 @@ fn work(way: &str, count: &str) -> ExitCode {
     let Ok(count) = count.parse() else {
         return ExitCode::FAILURE;
     };
+    if READS.iter().any(|&(read, _)| read == way) {
+        return match store().map(|store| read(&store, way, count)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let pool = Pool::new(|| Box::new([0; 64]));
     let second = |work: &(dyn Fn() + Sync)| {
         // The first thread has a cache of its own by then.
@@ -157,6 +203,67 @@ fn owned<C: Fn() -> Object>(pool: &Pool<Object, C>, count: usize) {
         let mut object = object.into_owned();
         object[0] = index.to_le_bytes()[0];
         black_box(&mut *object);
+    }
+}
+
+fn key(index: usize) -> [u8; 17] {
+    let mut key = *b"user:000000000000";
+    let mut rest = index % ENTRIES * 7;
+    for place in key.iter_mut().rev().take(12) {
+        *place += u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    key
+}
+
+/// A store in memory with all its entries.
+fn store() -> Result<Store, Box<dyn core::error::Error>> {
+    let store = Options::new().address_space(1 << 26).open_in_memory()?;
+    let mut txn = store.write()?;
+    let mut table = txn.table("t")?;
+    for index in 0..ENTRIES {
+        table.put(&key(index), &[7; 150])?;
+    }
+    txn.commit()?;
+    Ok(store)
+}
+
+/// Reads so often; panics should something be missing.
+#[inline(never)]
+fn read(store: &Store, way: &str, count: usize) {
+    let txn = store.read();
+    let table = txn.table("t").expect("sound").expect("it was made");
+    match way {
+        "get" => (0..count).for_each(|index| {
+            black_box(
+                table
+                    .get(&key(index))
+                    .expect("sound")
+                    .expect("all are there"),
+            );
+        }),
+        "txn" => (0..count).for_each(|index| {
+            let txn = store.read();
+            let table = txn.table("t").expect("sound").expect("it was made");
+            black_box(
+                table
+                    .get(&key(index))
+                    .expect("sound")
+                    .expect("all are there"),
+            );
+        }),
+        _ => {
+            let mut left = count;
+            while left > 0 {
+                let mut range = table.range::<[u8]>(..).expect("sound");
+                while left > 0
+                    && let Some(entry) = range.next().expect("sound")
+                {
+                    black_box(entry);
+                    left -= 1;
+                }
+            }
+        }
     }
 }
 

@@ -8,6 +8,10 @@
 //! | writing the slot | the old or the new slot, whichever is whole |
 //! | the second barrier | the new slot |
 //!
+//! Before the barrier the pages are written in small steps that give way to commits
+//! ([`Shared::clean`]): one barrier over all of them would keep the disk busy, and every
+//! commit waiting, for its whole length.
+//!
 //! Only then are the ring's records up to the version, the old map and the pages that
 //! only the old checkpoint saw given up.
 
@@ -20,12 +24,19 @@ use crate::shared::{Durable, Head, Shared};
 use crate::sync::MutexGuard;
 use crate::versions::Version;
 
+/// Pages of a step beside commits: with 32 KiB on its way the next record waits little.
+const BUSY_STEP_PAGES: u32 = 8;
+/// Pages of a step while nobody commits.
+const QUIET_STEP_PAGES: u32 = 256;
+
 /// A checkpoint that was chosen and not written.
 #[derive(Debug)]
 struct Plan {
     meta: Meta,
     map: Vec<u8>,
     version: Version,
+    /// Pages written since the last one was chosen: those of this version are among them.
+    dirty: Vec<Extent>,
 }
 
 impl Shared {
@@ -39,9 +50,39 @@ impl Shared {
         let one = self.checkpointing.lock();
         let plan = self.plan(&mut head)?;
         drop(head);
-        let result = self.carry_out(&plan);
+        let result = self.clean(&plan).and_then(|()| self.carry_out(&plan));
         drop(one);
         result
+    }
+
+    /// Writes the pages of a plan to the disk, in steps between commits.
+    fn clean(&self, plan: &Plan) -> Result<(), CommitError> {
+        let mut seen = 0;
+        self.group.give_way(&mut seen);
+        for run in joined(&plan.dirty) {
+            let mut first = run.first;
+            while first < run.end() {
+                let step = if self.group.give_way(&mut seen) {
+                    BUSY_STEP_PAGES
+                } else {
+                    QUIET_STEP_PAGES
+                };
+                let pages = step.min(run.end() - first);
+                let cleaned = self.pages.backing().clean_pages(Extent { first, pages });
+                cleaned.map_err(|source| self.failed(source))?;
+                first += pages;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a failed barrier has left on the disk cannot be known.
+    fn failed(&self, source: io::Error) -> CommitError {
+        self.group.poison();
+        CommitError::Unknown {
+            action: "write a checkpoint",
+            source,
+        }
     }
 
     /// A checkpoint, if the ring is more than half full and none is on its way.
@@ -96,18 +137,12 @@ impl Shared {
             meta,
             map,
             version: head.version,
+            dirty: core::mem::take(&mut head.dirty),
         })
     }
 
     fn carry_out(&self, plan: &Plan) -> Result<(), CommitError> {
-        if let Err(source) = self.write(plan) {
-            // What a failed barrier has left on the disk cannot be known.
-            self.group.poison();
-            return Err(CommitError::Unknown {
-                action: "write a checkpoint",
-                source,
-            });
-        }
+        self.write(plan).map_err(|source| self.failed(source))?;
         *self.done.lock() = Some(Durable {
             txn: plan.meta.txn,
             ring_start: plan.meta.ring_start,
@@ -129,5 +164,41 @@ impl Shared {
     }
 }
 
+/// The runs in the order of their pages, those that touch or overlap as one.
+fn joined(runs: &[Extent]) -> Vec<Extent> {
+    let mut sorted = runs.to_vec();
+    sorted.sort_unstable();
+    let mut joined: Vec<Extent> = Vec::new();
+    for run in sorted {
+        match joined.last_mut() {
+            Some(last) if run.first <= last.end() => {
+                last.pages = last.pages.max(run.end() - last.first);
+            }
+            _ => joined.push(run),
+        }
+    }
+    joined
+}
+
 /// No map at all.
 pub(crate) const NO_MAP: Extent = Extent { first: 0, pages: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_touch_or_overlap_are_cleaned_once() {
+        let run = |first, pages| Extent { first, pages };
+        let runs = [
+            run(20, 2),
+            run(5, 5),
+            run(3, 4),
+            run(10, 1),
+            run(30, 1),
+            run(5, 1),
+        ];
+        assert_eq!(joined(&runs), [run(3, 8), run(20, 2), run(30, 1)]);
+        assert_eq!(joined(&[]), []);
+    }
+}

@@ -109,6 +109,18 @@ impl Group {
         }
     }
 
+    /// Waits until nobody writes records. True if somebody did, or had done since the
+    /// last call with the same `seen`.
+    pub(crate) fn give_way(&self, seen: &mut u64) -> bool {
+        let mut state = self.state.lock();
+        let busy = state.leading || state.durable > *seen;
+        while state.leading {
+            state = wait(&self.wake, state);
+        }
+        *seen = state.durable;
+        busy
+    }
+
     /// A checkpoint made every transaction up to `txn` durable.
     pub(crate) fn note_durable(&self, txn: u64) {
         let mut state = self.state.lock();

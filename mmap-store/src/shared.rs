@@ -80,6 +80,8 @@ pub(crate) struct Head {
     /// Pages of the file.
     pub(crate) len: u32,
     pub(crate) space: Space,
+    /// Pages written since the last checkpoint was chosen.
+    pub(crate) dirty: Vec<Extent>,
     /// Logical position of the next record.
     pub(crate) ring: u64,
     pub(crate) salt: u64,

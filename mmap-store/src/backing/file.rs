@@ -13,6 +13,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use crate::backing::{Backing, Map, Segment};
 use crate::error::OpenError;
 use crate::format::meta::Meta;
-use crate::ids::{FIRST_PAGE, FIRST_TXN, PAGE_BYTES, PAGE_BYTES_U64, pages_for};
+use crate::ids::{Extent, FIRST_PAGE, FIRST_TXN, PAGE_BYTES, PAGE_BYTES_U64, pages_for};
 
 const TREE: &str = "tree";
 const RING: &str = "ring";
@@ -261,6 +262,22 @@ impl Backing for FileBacking {
         let mut buffers = buffers.to_vec();
         let at = u64::from(first) * PAGE_BYTES_U64;
         Self::write_all(&self.tree, at, &mut buffers, ReadWriteFlags::empty())
+    }
+
+    fn clean_pages(&self, run: Extent) -> io::Result<()> {
+        const FLAGS: libc::c_uint = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        // Below 2⁴³: a file has 2³¹ pages at most.
+        let at = i64::from(run.first) << PAGE_BYTES.trailing_zeros();
+        let bytes = i64::from(run.pages) << PAGE_BYTES.trailing_zeros();
+        // SAFETY: the descriptor is open as long as `self`; the call reads no memory of
+        // ours.
+        let result = unsafe { libc::sync_file_range(self.tree.as_raw_fd(), at, bytes, FLAGS) };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn sync_tree(&self) -> io::Result<()> {

@@ -16,7 +16,7 @@ use std::io::{self, IoSlice};
 
 use memmap2::MmapRaw;
 
-use crate::ids::PAGE_BYTES;
+use crate::ids::{Extent, PAGE_BYTES};
 
 /// Bytes to write to the ring, and where.
 pub(crate) type Segment = (u64, Vec<u8>);
@@ -35,6 +35,10 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
 
     /// Writes `buffers`, whole pages in all, one after another from page `first`.
     fn write_pages(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Writes pages of the tree to the disk ahead of a barrier, and waits for them. No
+    /// barrier itself: they need not last. An error is as bad as a barrier's.
+    fn clean_pages(&self, run: Extent) -> io::Result<()>;
 
     /// Barrier: everything written to the tree before, and its length, lasts after.
     fn sync_tree(&self) -> io::Result<()>;

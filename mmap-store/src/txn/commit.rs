@@ -92,6 +92,7 @@ impl WriteTxn<'_> {
         let placed = self.place()?;
         match self.write_pages(&placed) {
             Ok(version) => {
+                self.head.dirty.extend(placed.runs());
                 for run in placed.runs() {
                     (run.first..run.end()).for_each(|page| self.shared.pages.set_verified(page));
                 }
