@@ -14,9 +14,10 @@
 
 use core::ptr;
 
+use crate::lend::Fit;
 use crate::size_class::blocks_per_line;
-use crate::span::{Kind, Span, all_free, any_free, full_word};
-use crate::sync::{AtomicUsize, Lock, Ordering, seqcst_fence};
+use crate::span::{Kind, Links, Span, all_free, any_free, full_word};
+use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering, seqcst_fence};
 use crate::units::ClassIndex;
 
 /// Spans of one class with free blocks, oldest first: a span that was listed long ago has
@@ -43,6 +44,10 @@ pub(crate) struct Central {
     outside: AtomicUsize,
     /// Spans of this class, listed or not.
     spans: AtomicUsize,
+    /// Blocks of this class's spans that are part of guests; they count as outside.
+    lent: AtomicUsize,
+    /// Blocks of this class that are guests in spans of other classes.
+    guests: AtomicUsize,
 }
 
 impl Central {
@@ -55,6 +60,8 @@ impl Central {
             }),
             outside: AtomicUsize::new(0),
             spans: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
+            guests: AtomicUsize::new(0),
         }
     }
 
@@ -67,6 +74,8 @@ impl Central {
             }),
             outside: AtomicUsize::new(0),
             spans: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
+            guests: AtomicUsize::new(0),
         }
     }
 
@@ -98,6 +107,52 @@ impl Central {
         });
         // Relaxed: a count for statistics; the blocks themselves are ordered by the lock.
         self.outside.fetch_add(got, Ordering::Relaxed);
+        got
+    }
+
+    /// Takes up to `want` runs of free blocks that make guests by `fit`, and shows them to
+    /// `sink`; returns how many. `ready` is asked about a span first, and spans for which
+    /// it says `false` are passed by.
+    ///
+    /// Spans in which the search of this `round` found nothing as short are passed by too.
+    /// `ready` and `sink` run under the class lock.
+    pub(crate) fn lend(
+        &self,
+        class: ClassIndex,
+        fit: Fit,
+        (round, want): (u32, usize),
+        mut ready: impl FnMut(&Span) -> bool,
+        mut sink: impl FnMut(&Span, usize, u64),
+    ) -> usize {
+        let got = self.list.with(|list| {
+            let (mut got, mut next) = (0, list.head);
+            // SAFETY: spans in the list live as long as the heap (S4).
+            while let Some(span) = unsafe { next.as_ref() }.filter(|_| got < want) {
+                // SAFETY: the class lock is held.
+                let barren = unsafe {
+                    span.with_links(|links| {
+                        next = links.next;
+                        links.barren
+                    })
+                };
+                if barren.has_not(round, fit) {
+                    continue;
+                }
+                // SAFETY: the class lock is held, and listed spans are of this class.
+                let words = unsafe { span.words(class) };
+                if ready(span) {
+                    got += lend_from(words, fit, want - got, |word, mask| sink(span, word, mask));
+                }
+                if got < want {
+                    // SAFETY: the class lock is held.
+                    unsafe { span.with_links(|links| links.barren.note(round, fit)) };
+                }
+            }
+            got
+        });
+        // Relaxed: counts for statistics, as in `take`.
+        self.outside.fetch_add(got * fit.blocks, Ordering::Relaxed);
+        self.lent.fetch_add(got * fit.blocks, Ordering::Relaxed);
         got
     }
 
@@ -145,6 +200,25 @@ impl Central {
     pub(crate) fn note_given(&self, blocks: usize) {
         // Relaxed: a count for statistics.
         self.outside.fetch_sub(blocks, Ordering::Relaxed);
+    }
+
+    /// Counts blocks of a guest that `give` took back.
+    pub(crate) fn note_returned(&self, blocks: usize) {
+        self.note_given(blocks);
+        // Relaxed: as in `note_given`.
+        self.lent.fetch_sub(blocks, Ordering::Relaxed);
+    }
+
+    /// Counts guests of this class that came.
+    pub(crate) fn note_guests(&self, blocks: usize) {
+        // Relaxed: a count for statistics.
+        self.guests.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    /// Counts a guest of this class that went.
+    pub(crate) fn note_guest_left(&self) {
+        // Relaxed: a count for statistics.
+        self.guests.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Lists `span` if it is one of ours that has free blocks and is not listed.
@@ -214,6 +288,18 @@ impl Central {
         self.outside.load(Ordering::Relaxed)
     }
 
+    /// Blocks of the class's spans that are part of guests.
+    pub(crate) fn lent(&self) -> usize {
+        // Relaxed: a number.
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Blocks of the class that are guests elsewhere.
+    pub(crate) fn guests(&self) -> usize {
+        // Relaxed: a number.
+        self.guests.load(Ordering::Relaxed)
+    }
+
     /// Spans of the class.
     pub(crate) fn spans(&self) -> usize {
         // Relaxed: a number.
@@ -262,6 +348,30 @@ unsafe fn take_from(
     }
     // SAFETY: the class lock is held.
     unsafe { span.with_links(|links| links.hint = index) };
+    got
+}
+
+/// Clears the bits of up to `want` runs; returns how many. The class lock is held.
+fn lend_from(
+    words: &[AtomicU64],
+    fit: Fit,
+    want: usize,
+    mut sink: impl FnMut(usize, u64),
+) -> usize {
+    let mut got = 0;
+    for (index, word) in words.iter().enumerate() {
+        while got < want {
+            // Acquire: pairs with `give`; the last owner's accesses come before the next's.
+            let run = fit.find(word.load(Ordering::Acquire));
+            if run == 0 {
+                break;
+            }
+            // Relaxed: as in `take_from`; only we clear bits (S2).
+            word.fetch_and(!run, Ordering::Relaxed);
+            sink(index, run);
+            got += 1;
+        }
+    }
     got
 }
 
@@ -331,9 +441,10 @@ unsafe fn link(list: &mut List, span: &Span) {
     // SAFETY: the class lock is held.
     unsafe {
         span.with_links(|links| {
-            links.next = ptr::null();
-            links.prev = list.tail;
-            links.hint = 0;
+            *links = Links {
+                prev: list.tail,
+                ..Links::UNLISTED
+            };
         });
     }
     // SAFETY: the tail is null or a listed span (S4); the class lock is held.

@@ -219,6 +219,10 @@ impl Drop for Heap {
         let os = Os::new();
         PAGE_MAP.for_each_of(core.id, |addr, entry| {
             PAGE_MAP.clear(addr);
+            if let Entry::Segment { .. } = entry {
+                // SAFETY: a segment of this heap starts there; `&mut self`: nobody uses it.
+                unsafe { Segment::containing(addr).guests.drop_mapping(os) };
+            }
             let len = match entry {
                 Entry::Big { granules, .. } => granules << GRANULE_SHIFT,
                 // SAFETY: a segment of this heap starts there.

@@ -17,6 +17,7 @@ use crate::central::{AlreadyFree, Central};
 use crate::config::{Builder, Options};
 use crate::fatal::{Misuse, die};
 use crate::faults::Os;
+use crate::lend::Lending;
 use crate::os;
 use crate::page_heap::{Given, Growth, PageHeap};
 use crate::page_map::{Entry, PAGE_MAP};
@@ -65,6 +66,8 @@ pub(crate) struct HeapCore {
     pub(crate) swept: AtomicUsize,
     /// Granules of spans of blocks that are not resident.
     pub(crate) fresh: AtomicUsize,
+    /// What is known about runs to lend.
+    pub(crate) lending: Lending,
     /// When the decay policy last looked, in milliseconds; 0 before the first time.
     pub(crate) ticked_ms: AtomicU64,
     /// Bytes in an OS page; 0 until it is asked for.
@@ -99,6 +102,7 @@ impl HeapCore {
             look_at: AtomicUsize::new(purge::KEEP_GRANULES),
             swept: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
+            lending: Lending::new(),
             ticked_ms: AtomicU64::new(0),
             os_page: AtomicUsize::new(0),
         }
@@ -252,14 +256,26 @@ impl HeapCore {
                     rest &= rest - 1;
                 }
             });
-            if got > 0 || !self.add_span(class) {
+            if got > 0 {
                 return got;
+            }
+            if let Some(round) = self.lending_round(class) {
+                if self.add_span(class, Growth::Refuse) {
+                    continue;
+                }
+                got = self.borrow(class, round, out);
+                if got > 0 {
+                    return got;
+                }
+            }
+            if !self.add_span(class, Growth::Allow) {
+                return 0;
             }
         }
     }
 
     /// Blocks are being handed out: their granules become resident. Under the class lock.
-    fn note_touched(&self, class: ClassIndex, span: &Span, word: usize, mask: u64) {
+    pub(crate) fn note_touched(&self, class: ClassIndex, span: &Span, word: usize, mask: u64) {
         let fresh = span.fresh();
         if fresh == 0 {
             return;
@@ -280,15 +296,15 @@ impl HeapCore {
         self.fresh.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Adds a span to `class`; `false` when memory is short.
+    /// Adds a span to `class`; `false` when memory is short, or would have to grow and may
+    /// not.
     #[cold]
-    fn add_span(&self, class: ClassIndex) -> bool {
+    fn add_span(&self, class: ClassIndex, growth: Growth) -> bool {
         let Some(central) = self.centrals.get(class.get()) else {
             return false;
         };
-        let Some(given) =
-            self.alloc_granules(span_granules(class), span_align(class), Kind::Blocks(class))
-        else {
+        let (len, align) = (span_granules(class), span_align(class));
+        let Some(given) = self.alloc_granules(len, align, Kind::Blocks(class), growth) else {
             return false;
         };
         let start = given.segment.run_of(given.span).start;
@@ -308,14 +324,15 @@ impl HeapCore {
         true
     }
 
-    /// Gives out a run of granules. Before the heap's resident part grows it uses what it
-    /// has: spans that became empty, and OS pages inside part-used spans when the policy
-    /// says that it is time.
+    /// Gives out a run of granules. Before the heap's resident part grows, if it may, what
+    /// is there is used: spans that became empty, and OS pages inside part-used spans when
+    /// the policy says that it is time.
     pub(crate) fn alloc_granules(
         &self,
         len: usize,
         align: usize,
         kind: Kind,
+        growth: Growth,
     ) -> Option<Given<'static>> {
         self.tick();
         let alloc = |growth| {
@@ -335,10 +352,12 @@ impl HeapCore {
                 self.retire_empties();
             }
         }
-        alloc(Growth::Allow).or_else(|| {
-            self.relieve();
-            alloc(Growth::Allow)
-        })
+        let given = alloc(growth);
+        if given.is_some() || growth == Growth::Refuse {
+            return given;
+        }
+        self.relieve();
+        alloc(Growth::Allow)
     }
 
     /// Gives `blocks` of `class` back to their spans, several at once where neighbours
@@ -348,13 +367,18 @@ impl HeapCore {
             return;
         };
         let mut open: Option<Batch<'_>> = None;
+        let mut guests = 0;
         for &block in blocks {
             let addr = block.addr();
             let batch = match open.take() {
                 Some(batch) if batch.covers(addr) => batch,
                 done => {
                     self.finish_batch(central, class, done);
-                    let span = self.span_of_block(class, addr);
+                    let Some(span) = self.span_of_block(class, addr) else {
+                        self.give_guest(class, addr);
+                        guests += 1;
+                        continue;
+                    };
                     let start = span.start();
                     let end = start + span_granules(class) * GRANULE_BYTES;
                     Batch {
@@ -369,7 +393,7 @@ impl HeapCore {
             open = Some(self.add_to_batch(central, class, batch, addr));
         }
         self.finish_batch(central, class, open);
-        central.note_given(blocks.len());
+        central.note_given(blocks.len() - guests);
     }
 
     fn add_to_batch<'a>(
@@ -417,13 +441,19 @@ impl HeapCore {
         }
     }
 
-    /// The span of `class` that holds `addr`; ends the process when there is none.
-    fn span_of_block(&self, class: ClassIndex, addr: usize) -> &'static Span {
+    /// The span of `class` that holds `addr`; `None` if a guest of the class starts there.
+    /// Ends the process when there is neither.
+    fn span_of_block(&self, class: ClassIndex, addr: usize) -> Option<&'static Span> {
         let Some(segment) = self.segment_of(addr) else {
             die(Misuse::Foreign, addr)
         };
         match (segment.kind_at(addr), segment.span_at(addr)) {
-            (Kind::Blocks(found), Some(span)) if found == class => span,
+            (Kind::Blocks(found), Some(span)) if found == class => Some(span),
+            (Kind::Lent(host), Some(span)) => match segment.guests.get(addr) {
+                Some(found) if found == class => None,
+                None if host == class => Some(span),
+                _ => die(Misuse::WrongLayout, addr),
+            },
             (Kind::Unused | Kind::Cached, _) | (_, None) => die(Misuse::DoubleFree, addr),
             _ => die(Misuse::WrongLayout, addr),
         }

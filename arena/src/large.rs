@@ -8,7 +8,7 @@ use crate::bitmap::Bits;
 use crate::fatal::{Misuse, die};
 use crate::heap_core::HeapCore;
 use crate::os;
-use crate::page_heap::{Given, MAX_RUN_BYTES, publish};
+use crate::page_heap::{Given, Growth, MAX_RUN_BYTES, publish};
 use crate::page_map::{Entry, PAGE_MAP};
 use crate::run_cache::KeptRun;
 use crate::segment::Segment;
@@ -52,7 +52,7 @@ impl HeapCore {
         if !self.reserve(len) {
             return ptr::null_mut();
         }
-        let Some(given) = self.alloc_granules(len, align, Kind::Whole) else {
+        let Some(given) = self.alloc_granules(len, align, Kind::Whole, Growth::Allow) else {
             self.unreserve(len);
             return ptr::null_mut();
         };
@@ -160,6 +160,7 @@ impl HeapCore {
         let addr = block.addr();
         match self.segment_of(addr).map(|segment| segment.kind_at(addr)) {
             Some(Kind::Blocks(class)) => Place::Small(class.get()),
+            Some(Kind::Lent(host)) => Place::Small(self.class_of_lent(addr, host).get()),
             _ => Place::Large(self.locate_large(addr)),
         }
     }
@@ -452,7 +453,7 @@ fn run_at(segment: &Segment, addr: usize) -> KeptRun {
             granules: span.granules(),
         },
         (Kind::Whole, Some(_)) => die(Misuse::Interior, addr),
-        (Kind::Blocks(_), _) => die(Misuse::WrongLayout, addr),
+        (Kind::Blocks(_) | Kind::Lent(_), _) => die(Misuse::WrongLayout, addr),
         _ => die(Misuse::DoubleFree, addr),
     }
 }

@@ -104,6 +104,7 @@
 extern crate alloc;
 
 mod bitmap;
+mod lend;
 mod purge;
 mod size_class;
 mod units;
@@ -135,6 +136,9 @@ mod cache_models;
 #[expect(unsafe_code, reason = "links spans in a list under the class lock")]
 mod central;
 #[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "the cells that loom watches")]
+mod lend_models;
+#[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "plants bugs for loom to find")]
 mod models;
 #[expect(
@@ -148,6 +152,9 @@ mod big;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "cuts caches from mapped memory")]
 mod cache_store;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "a table in mapped memory")]
+mod guest_table;
 #[cfg(not(loom))]
 #[expect(
     unsafe_code,
@@ -176,6 +183,9 @@ mod heap_core;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "maps, moves and unmaps large blocks")]
 mod large;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "turns runs of blocks into blocks, and back")]
+mod lending;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "purges memory on which no block lives")]
 mod reclaim;

@@ -89,6 +89,15 @@ pub(crate) fn sweep_is_due(committed: usize, free: usize, swept: usize) -> bool 
     free.saturating_sub(swept) >= (committed / 16).max(KEEP_GRANULES)
 }
 
+/// Whether runs of free blocks are to be lent to larger classes before a heap of `committed`
+/// granules grows: when `free` granules' worth of free blocks lie in spans.
+///
+/// Guests keep the span of their host from being given back whole, so a heap that is nearly
+/// full of what the program holds grows instead.
+pub(crate) fn lending_is_due(committed: usize, free: usize) -> bool {
+    free >= (committed / 8).max(KEEP_GRANULES)
+}
+
 /// Committed granules at which [`sweep_is_due`] is asked again, after it was at
 /// `committed`: it costs a visit to each class.
 pub(crate) fn next_look(committed: usize) -> usize {

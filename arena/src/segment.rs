@@ -11,7 +11,8 @@
 //! Invariants:
 //! - G1: `owners[g]` is 1 + the index of the span that granule `g` belongs to, or 0.
 //! - G2: `kinds[g]` is the packed kind of that span while the granule is given out, but for
-//!   the first granule of a whole run that was freed and not taken back: that says so.
+//!   the first granule of a whole run that was freed and not taken back: that says so; and
+//!   for spans of blocks of which runs were lent: all granules of those say so.
 //! - G3: a granule whose `fresh` bit is set is not resident and reads as zero; bits of
 //!   granules that belong to spans of blocks are kept in the span, and clear here.
 //! - G4: `longest` is the length of the longest run of granules not `used`, or 0 while
@@ -21,6 +22,7 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::bitmap::Bits;
+use crate::guest_table::GuestTable;
 use crate::span::{INLINE_WORDS, Kind, MAX_WORDS, Span, word_count};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering, UnsafeCell};
 use crate::units::{
@@ -70,6 +72,8 @@ pub(crate) struct Segment {
     /// Whether the payload is unmapped.
     hollow: AtomicBool,
     state: UnsafeCell<State>,
+    /// What starts in lent runs.
+    pub(crate) guests: GuestTable,
     kinds: [AtomicU8; SEGMENT_GRANULES],
     owners: [AtomicU8; SEGMENT_GRANULES],
     spans: [Span; MAX_SPANS],
@@ -189,6 +193,17 @@ impl Segment {
         if let Some(kind) = self.kinds.get(granule_of(addr)) {
             // Relaxed: as in `note_freed`.
             kind.store(Kind::Whole.pack(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that runs of `span`, one of `host`, may be lent. The host's class lock is held:
+    /// no granule of the span changes its use meanwhile.
+    pub(crate) fn note_lent(&self, span: &Span, host: ClassIndex) {
+        let run = self.run_of(span);
+        for kind in self.kinds.iter().skip(run.start).take(run.len) {
+            // Relaxed: who asks about a guest holds it, and it is handed out afterwards;
+            // who asks about another block finds its class by either label.
+            kind.store(Kind::Lent(host).pack(), Ordering::Relaxed);
         }
     }
 

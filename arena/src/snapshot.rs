@@ -2,12 +2,14 @@
 
 use core::fmt;
 
+use crate::guest_table::TABLE_BYTES;
 use crate::heap_core::HeapCore;
+use crate::lend::Fit;
 use crate::segment::{HEADER_GRANULES, Segment};
 use crate::size_class::{block_size, span_blocks};
-use crate::span::{Kind, count_free, full_word};
+use crate::span::{Kind, Span, count_free, full_word};
 use crate::stats::Stats;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::thread_cache::{CACHE_BYTES, free_entries};
 use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, SEGMENT_GRANULES};
 
@@ -64,8 +66,11 @@ impl HeapCore {
         for (class, ((out, central), cached)) in ClassIndex::all().zip(tiers) {
             let outside = central.outside();
             out.spans = central.spans();
-            out.cached_blocks = cached.min(outside);
-            out.live_blocks = outside - out.cached_blocks;
+            out.lent_blocks = central.lent().min(outside);
+            out.guest_blocks = central.guests();
+            let handed_out = outside - out.lent_blocks + out.guest_blocks;
+            out.cached_blocks = cached.min(handed_out);
+            out.live_blocks = handed_out - out.cached_blocks;
             out.free_blocks = (out.spans * span_blocks(class)).saturating_sub(outside);
             stats.cached += out.cached_blocks * out.block_size;
             stats.live += out.live_blocks * out.block_size;
@@ -84,7 +89,10 @@ impl HeapCore {
         stats.committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
         stats.purged = self.purged.load(Ordering::Relaxed) << GRANULE_SHIFT;
         let segments = self.pages.with(|pages| pages.segments());
-        stats.metadata = segments * HEADER_GRANULES * GRANULE_BYTES + caches * CACHE_BYTES;
+        // Relaxed: a number.
+        let tables = self.lending.tables.load(Ordering::Relaxed) * TABLE_BYTES;
+        let headers = segments * HEADER_GRANULES * GRANULE_BYTES;
+        stats.metadata = headers + tables + caches * CACHE_BYTES;
         stats
     }
 
@@ -115,6 +123,9 @@ impl HeapCore {
                 "C2: spans are counted",
                 class.get(),
             )?;
+            let (lent, guests) = tally.lending.get(class.get()).copied().unwrap_or_default();
+            check(lent == central.lent(), "L2: lent blocks are counted", lent)?;
+            check(guests == central.guests(), "L1: guests are counted", guests)?;
             let outside = spans * span_blocks(class) - free;
             check(
                 outside == central.outside(),
@@ -182,6 +193,8 @@ impl HeapCore {
 struct Tally {
     /// Spans and free blocks of each class.
     classes: [(usize, usize); CLASS_COUNT],
+    /// Blocks that are lent, and guests, of each class.
+    lending: [(usize, usize); CLASS_COUNT],
     committed: usize,
     /// Runs that are labelled as kept by a thread.
     kept: usize,
@@ -191,10 +204,78 @@ impl Default for Tally {
     fn default() -> Self {
         Self {
             classes: [(0, 0); CLASS_COUNT],
+            lending: [(0, 0); CLASS_COUNT],
             committed: 0,
             kept: 0,
         }
     }
+}
+
+/// Checks what the granules of `span` say about it.
+fn validate_labels(segment: &Segment, span: &Span, tally: &mut Tally) -> Result<(), Violation> {
+    let run = segment.run_of(span);
+    for index in run.start..run.end() {
+        let addr = segment.addr_of(index);
+        let owner = segment.span_at(addr).map(core::ptr::from_ref);
+        check(
+            owner == Some(core::ptr::from_ref(span)),
+            "G1: granules know their span",
+            addr,
+        )?;
+        let is_kept = index == run.start
+            && (segment.kind_at(addr), span.kind()) == (Kind::Cached, Kind::Whole);
+        tally.kept += usize::from(is_kept);
+        let is_lent = match (segment.kind_at(addr), span.kind()) {
+            (Kind::Lent(host), Kind::Blocks(class)) => host == class,
+            _ => false,
+        };
+        check(
+            is_kept || is_lent || segment.kind_at(addr) == span.kind(),
+            "G2: granules know their kind",
+            addr,
+        )?;
+    }
+    Ok(())
+}
+
+/// Checks the guests of a span of `host` with the bits `words`.
+fn validate_guests(
+    segment: &Segment,
+    span: &Span,
+    host: ClassIndex,
+    words: &[AtomicU64],
+    tally: &mut Tally,
+) -> Result<(), Violation> {
+    if segment.kind_at(span.start()) != Kind::Lent(host) {
+        return Ok(());
+    }
+    let mut end = 0;
+    for index in 0..span_blocks(host) {
+        let addr = span.start() + index * block_size(host);
+        let Some(guest) = segment.guests.get(addr) else {
+            continue;
+        };
+        let Some(fit) = Fit::new(host, guest) else {
+            return check(false, "L2: guests fit", addr);
+        };
+        let word = words
+            .get(index / 64)
+            .map_or(0, |word| word.load(Ordering::Relaxed));
+        check(
+            word & fit.run_at(index % 64) == 0,
+            "L2: guests are outside",
+            addr,
+        )?;
+        check(index >= end, "L2: guests do not overlap", addr)?;
+        end = index + fit.blocks;
+        if let Some((lent, _)) = tally.lending.get_mut(host.get()) {
+            *lent += fit.blocks;
+        }
+        if let Some((_, guests)) = tally.lending.get_mut(guest.get()) {
+            *guests += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Checks one segment. The page-heap lock is held.
@@ -209,26 +290,12 @@ fn validate_segment(
     for span in unsafe { segment.spans() } {
         let run = segment.run_of(span);
         owned += run.len;
-        for index in run.start..run.end() {
-            let addr = segment.addr_of(index);
-            let owner = segment.span_at(addr).map(core::ptr::from_ref);
-            check(
-                owner == Some(core::ptr::from_ref(span)),
-                "G1: granules know their span",
-                addr,
-            )?;
-            let is_kept = index == run.start
-                && (segment.kind_at(addr), span.kind()) == (Kind::Cached, Kind::Whole);
-            tally.kept += usize::from(is_kept);
-            check(
-                is_kept || segment.kind_at(addr) == span.kind(),
-                "G2: granules know their kind",
-                addr,
-            )?;
-        }
+        validate_labels(segment, span, tally)?;
         match span.kind() {
             Kind::Whole => tally.committed += run.len,
-            Kind::Unused | Kind::Cached => check(false, "spans in use have a kind", span.start())?,
+            Kind::Unused | Kind::Cached | Kind::Lent(_) => {
+                check(false, "spans in use have a kind", span.start())?;
+            }
             Kind::Blocks(class) => {
                 // SAFETY: the span is of this class, and nobody else is inside the heap.
                 let words = unsafe { span.words(class) };
@@ -248,6 +315,7 @@ fn validate_segment(
                     span.start(),
                 )?;
                 tally.committed += run.len - span.fresh().count_ones() as usize;
+                validate_guests(segment, span, class, words, tally)?;
                 if let Some((spans, sum)) = tally.classes.get_mut(class.get()) {
                     *spans += 1;
                     *sum += free;

@@ -36,6 +36,7 @@
 use core::ptr;
 
 use crate::bitmap::below;
+use crate::lend::Barren;
 use crate::size_class::span_blocks;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 use crate::units::{CLASS_COUNT, ClassIndex};
@@ -52,6 +53,9 @@ pub(crate) enum Kind {
     Unused,
     /// Cut into blocks of a class.
     Blocks(ClassIndex),
+    /// The same, and runs of its blocks were lent (`lend`): the label of its granules. The
+    /// span itself says `Blocks`.
+    Lent(ClassIndex),
     /// One allocation of whole granules.
     Whole,
     /// The same, freed and kept by a thread: the label of its first granule.
@@ -61,12 +65,16 @@ pub(crate) enum Kind {
 const KIND_UNUSED: u8 = 0;
 const KIND_WHOLE: u8 = u8::MAX;
 const KIND_CACHED: u8 = u8::MAX - 1;
+#[expect(clippy::cast_possible_truncation, reason = "asserted below")]
+const FIRST_LENT: u8 = CLASS_COUNT as u8 + 1;
+const _: () = assert!(2 * CLASS_COUNT < KIND_CACHED as usize);
 
 impl Kind {
     pub(crate) const fn pack(self) -> u8 {
         match self {
             Self::Unused => KIND_UNUSED,
             Self::Blocks(class) => class.byte() + 1,
+            Self::Lent(class) => class.byte() + FIRST_LENT,
             Self::Whole => KIND_WHOLE,
             Self::Cached => KIND_CACHED,
         }
@@ -78,6 +86,9 @@ impl Kind {
             KIND_CACHED => Self::Cached,
             byte if byte != KIND_UNUSED && usize::from(byte) <= CLASS_COUNT => {
                 Self::Blocks(ClassIndex::new(usize::from(byte) - 1))
+            }
+            byte if byte >= FIRST_LENT && usize::from(byte - FIRST_LENT) < CLASS_COUNT => {
+                Self::Lent(ClassIndex::new(usize::from(byte - FIRST_LENT)))
             }
             _ => Self::Unused,
         }
@@ -91,6 +102,17 @@ pub(crate) struct Links {
     pub(crate) prev: *const Span,
     /// Word at which the next search for free blocks starts.
     pub(crate) hint: usize,
+    /// Runs to lend that were searched and not found.
+    pub(crate) barren: Barren,
+}
+
+impl Links {
+    pub(crate) const UNLISTED: Self = Self {
+        next: ptr::null(),
+        prev: ptr::null(),
+        hint: 0,
+        barren: Barren::NEW,
+    };
 }
 
 /// See the module. All zeros is a valid, unused span.
@@ -180,13 +202,7 @@ impl Span {
         self.links.with_mut(|links| {
             // SAFETY: the span is not listed and owned by the caller, so nobody else
             // touches the links.
-            unsafe {
-                *links = Links {
-                    next: ptr::null(),
-                    prev: ptr::null(),
-                    hint: 0,
-                }
-            };
+            unsafe { *links = Links::UNLISTED };
         });
         // SAFETY: by contract `words` has as many words as the class needs.
         let words = unsafe { words_of(words, class) };
@@ -236,11 +252,7 @@ impl Span {
             start: AtomicUsize::new(0),
             words: AtomicPtr::new(ptr::null_mut()),
             fresh: AtomicU64::new(0),
-            links: UnsafeCell::new(Links {
-                next: ptr::null(),
-                prev: ptr::null(),
-                hint: 0,
-            }),
+            links: UnsafeCell::new(Links::UNLISTED),
             inline: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -300,7 +312,11 @@ mod tests {
     #[test]
     fn kinds_survive_packing() {
         let classes = ClassIndex::all().map(Kind::Blocks);
-        for kind in classes.chain([Kind::Unused, Kind::Whole]) {
+        let lent = ClassIndex::all().map(Kind::Lent);
+        for kind in classes
+            .chain(lent)
+            .chain([Kind::Unused, Kind::Whole, Kind::Cached])
+        {
             assert_eq!(Kind::unpack(kind.pack()), kind);
         }
         assert_eq!(Kind::unpack(200), Kind::Unused);

@@ -12,7 +12,8 @@ use crate::units::CLASS_COUNT;
 /// a snapshot visits every thread cache and every class, some microseconds.
 ///
 /// The identities that hold on a quiet heap, for each class: blocks of all spans =
-/// `live_blocks + cached_blocks + free_blocks`; and `requested <= live`.
+/// `live_blocks + cached_blocks - guest_blocks + lent_blocks + free_blocks`; and
+/// `requested <= live`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -27,7 +28,8 @@ pub struct Stats {
     pub cached_large: usize,
     /// In OS memory that the heap holds and that may be resident, without metadata.
     pub committed: usize,
-    /// Upper bound of the memory for metadata: segment headers and thread caches.
+    /// Upper bound of the memory for metadata: segment headers, tables of lent blocks and
+    /// thread caches.
     pub metadata: usize,
     /// Given back to the operating system since the heap began (it may have been taken
     /// again since).
@@ -50,6 +52,10 @@ pub struct ClassStats {
     pub cached_blocks: usize,
     /// Free blocks in spans.
     pub free_blocks: usize,
+    /// Blocks in spans of this class that are lent, as parts of larger blocks.
+    pub lent_blocks: usize,
+    /// Blocks of this class, live or cached, that lie in spans of smaller classes.
+    pub guest_blocks: usize,
     /// Spans.
     pub spans: usize,
 }

@@ -53,7 +53,8 @@ pub fn compare(handles: &Handles<'_>, shadow: &Shadow, refusals: &Refusals) -> R
             class.live_blocks,
             counted,
         )?;
-        let held = class.live_blocks + class.cached_blocks + class.free_blocks;
+        let outside = class.live_blocks + class.cached_blocks + class.lent_blocks;
+        let held = outside + class.free_blocks - class.guest_blocks;
         if (held == 0) != (class.spans == 0) {
             return Err(Defect::Statistics(format!(
                 "{class:?}: blocks, or spans, without the other"
