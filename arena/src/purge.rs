@@ -10,8 +10,9 @@
 
 /// Time between two looks at the amounts, in milliseconds.
 pub(crate) const TICK_MS: u64 = 50;
-/// Dirty granules (4 KiB) that are not worth a system call: 1 MiB.
-pub(crate) const KEEP_GRANULES: usize = 256;
+/// Dirty granules (4 KiB) that are not worth a system call: 1 MiB. A fuzzer's programs are
+/// small, and are to sweep and to lend all the same.
+pub(crate) const KEEP_GRANULES: usize = if cfg!(fuzzing) { 4 } else { 256 };
 
 /// Dirty granules that may stay after `elapsed_ms` when `dirty` were there before.
 ///
