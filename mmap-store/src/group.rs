@@ -5,18 +5,26 @@
 //! buffer, writes and syncs it without a lock, publishes, and wakes the others. Whoever
 //! came meanwhile is in the next buffer. What a checkpoint has made durable leaves the
 //! buffer unwritten: its place in the ring is free from then on.
+//!
+//! Who does not want to wait in a thread of its own asks ([`Group::ask`]) and looks later
+//! ([`Group::poll`]). A thread that has nothing else to do waits for that
+//! ([`Group::next_asked`]) and leads like any other.
 
+use core::task::{Poll, Waker};
 use std::io;
 
 use crate::backing::Segment;
-use crate::sync::{Condvar, Mutex, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, Step, left_out, wait};
 use crate::versions::Version;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Group {
     state: Mutex<State>,
+    /// For those who wait for another leader.
     wake: Condvar,
+    /// For the thread that waits to be asked.
+    asked: Condvar,
 }
 
 #[derive(Debug)]
@@ -31,6 +39,21 @@ struct State {
     leading: bool,
     /// A barrier failed: nothing is durable any more that was not before.
     poisoned: bool,
+    /// The last transaction that somebody asked for.
+    asked: u64,
+    /// Nobody asks any more.
+    ending: bool,
+    watchers: Vec<Watcher>,
+    /// Watchers there have been.
+    tickets: u64,
+}
+
+/// A future that wants to be woken.
+#[derive(Debug)]
+struct Watcher {
+    ticket: u64,
+    txn: u64,
+    waker: Waker,
 }
 
 /// Why a transaction is not known to be durable.
@@ -51,8 +74,13 @@ impl Group {
                 durable,
                 leading: false,
                 poisoned: false,
+                asked: durable,
+                ending: false,
+                watchers: Vec::new(),
+                tickets: 0,
             }),
             wake: Condvar::new(),
+            asked: Condvar::new(),
         }
     }
 
@@ -88,7 +116,7 @@ impl Group {
             }
             state.leading = true;
             let records = core::mem::take(&mut state.buffer);
-            let version = state.buffered;
+            let mut version = state.buffered;
             drop(state);
             let result = write(&join(records));
             if let (Ok(()), Some(version)) = (&result, version) {
@@ -96,17 +124,39 @@ impl Group {
             }
             state = self.state.lock();
             state.leading = false;
+            if left_out(Step::AcknowledgeWritten) {
+                version = state.buffered;
+            }
             match (result, version) {
                 (Ok(()), Some(version)) => state.durable = state.durable.max(version.txn),
                 (Ok(()), None) => {}
                 (Err(error), _) => {
                     state.poisoned = true;
-                    self.wake.notify_all();
+                    self.wake_all(state);
                     return Err(GroupError::Io(error));
                 }
             }
+            self.wake_all(state);
+            state = self.state.lock();
+        }
+    }
+
+    /// Wakes everybody who may have something to learn from `state`.
+    fn wake_all(&self, mut state: MutexGuard<'_, State>) {
+        let State {
+            durable, poisoned, ..
+        } = *state;
+        let mut woken = Vec::new();
+        if !left_out(Step::WakeFutures) {
+            let knows = |watcher: &mut Watcher| poisoned || watcher.txn <= durable;
+            woken.extend(state.watchers.extract_if(.., knows));
+        }
+        drop(state);
+        if !left_out(Step::WakeCommitters) {
             self.wake.notify_all();
         }
+        // Without the lock, as in `poll`.
+        woken.into_iter().for_each(|watcher| watcher.waker.wake());
     }
 
     /// Waits until nobody writes records. True if somebody did, or had done since the
@@ -125,8 +175,10 @@ impl Group {
     pub(crate) fn note_durable(&self, txn: u64) {
         let mut state = self.state.lock();
         state.durable = state.durable.max(txn);
-        state.buffer.retain(|&(of, _)| of > txn);
-        self.wake.notify_all();
+        if !left_out(Step::DropDurable) {
+            state.buffer.retain(|&(of, _)| of > txn);
+        }
+        self.wake_all(state);
     }
 
     /// Bytes that wait to be written.
@@ -138,12 +190,86 @@ impl Group {
 
     /// Nothing may be written any more.
     pub(crate) fn poison(&self) {
-        self.state.lock().poisoned = true;
-        self.wake.notify_all();
+        let mut state = self.state.lock();
+        state.poisoned = true;
+        self.wake_all(state);
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
         self.state.lock().poisoned
+    }
+
+    /// Asks whoever waits in [`Group::next_asked`] to make `txn`, which was appended,
+    /// durable.
+    pub(crate) fn ask(&self, txn: u64) {
+        let mut state = self.state.lock();
+        state.asked = state.asked.max(txn);
+        self.asked.notify_all();
+    }
+
+    /// The next transaction to be made durable; `None` when there will be none any more.
+    pub(crate) fn next_asked(&self) -> Option<u64> {
+        let mut state = self.state.lock();
+        loop {
+            if state.ending && left_out(Step::FinishBeforeEnd) {
+                return None;
+            }
+            // After a failed barrier nothing can be done for those who ask.
+            if state.asked > state.durable && !state.poisoned {
+                return Some(state.asked);
+            }
+            if state.ending {
+                return None;
+            }
+            state = wait(&self.asked, state);
+        }
+    }
+
+    /// Nobody asks any more.
+    pub(crate) fn end_asking(&self) {
+        self.state.lock().ending = true;
+        self.asked.notify_all();
+    }
+
+    /// Whether `txn` is durable. If not, `waker` is woken when that may have changed;
+    /// `ticket` is the caller's, and names the waker that it left last time.
+    pub(crate) fn poll(
+        &self,
+        ticket: &mut Option<u64>,
+        txn: u64,
+        waker: &Waker,
+    ) -> Poll<Result<(), GroupError>> {
+        // Cloned before and dropped after the lock is held: a waker may do anything.
+        let mut waker = waker.clone();
+        let mut state = self.state.lock();
+        if state.durable >= txn {
+            return Poll::Ready(Ok(()));
+        }
+        if state.poisoned {
+            return Poll::Ready(Err(GroupError::Poisoned));
+        }
+        let known = |watcher: &&mut Watcher| Some(watcher.ticket) == *ticket;
+        if let Some(watcher) = state.watchers.iter_mut().find(known) {
+            core::mem::swap(&mut watcher.waker, &mut waker);
+        } else {
+            state.tickets += 1;
+            let ticket = *ticket.insert(state.tickets);
+            state.watchers.push(Watcher { ticket, txn, waker });
+            return Poll::Pending;
+        }
+        drop(state);
+        Poll::Pending
+    }
+
+    /// The future with this ticket is gone.
+    pub(crate) fn leave(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        let place = |watcher: &Watcher| watcher.ticket == ticket;
+        let place = state.watchers.iter().position(place);
+        let left = place.map(|place| state.watchers.swap_remove(place));
+        drop(state);
+        // Its waker goes without the lock, as in `poll`.
+        drop(left);
     }
 }
 

@@ -79,6 +79,7 @@ mod backing {
     pub(crate) type Segment = (u64, Vec<u8>);
 }
 
+mod file_len;
 mod group;
 #[expect(unsafe_code, reason = "links chunks of reader slots in a list")]
 mod versions;

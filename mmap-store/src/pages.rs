@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use crate::backing::Backing;
 use crate::error::{Flaw, ReadError, damaged};
+use crate::file_len::FileLen;
 use crate::format::node::Node;
 use crate::format::table::LargeRef;
 use crate::ids::{Child, Extent, FIRST_PAGE, PAGE_BYTES, PageBuf};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// No bytes, where a page could start.
 #[repr(align(4096))]
@@ -30,7 +31,7 @@ const _: () = assert!(align_of::<Nothing>() == PAGE_BYTES);
 pub(crate) struct Pages {
     backing: Arc<dyn Backing>,
     /// Pages of the file that may be touched.
-    len: AtomicU32,
+    len: FileLen,
     /// One bit a page of address space.
     verified: Box<[AtomicU64]>,
     /// Checksums are not looked at: what a test plants.
@@ -48,7 +49,7 @@ impl Pages {
         let verified = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
         let new = Self {
             backing,
-            len: AtomicU32::new(0),
+            len: FileLen::new(0),
             verified,
             #[cfg(test)]
             believe: false,
@@ -71,14 +72,12 @@ impl Pages {
     /// Says that the file has grown to `len` pages.
     pub(crate) fn set_len(&self, len: u32) {
         debug_assert!(self.backing.pages().is_ok_and(|pages| len <= pages));
-        // Release: pairs with the Acquire in `slice`; the file has the pages before.
-        self.len.store(len, Ordering::Release);
+        self.len.set(len);
     }
 
     /// Pages of the file.
     pub(crate) fn len(&self) -> u32 {
-        // Relaxed: a bound; nothing is read through it.
-        self.len.load(Ordering::Relaxed)
+        self.len.get()
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -96,9 +95,7 @@ impl Pages {
     /// The bytes of a run of pages that a snapshot or the writer's own version reaches.
     #[inline]
     fn slice(&self, extent: Extent) -> Result<&[u8], ReadError> {
-        // Acquire: the file has the pages that `set_len` spoke of.
-        let len = self.len.load(Ordering::Acquire);
-        if extent.first < FIRST_PAGE || extent.end() > len {
+        if extent.first < FIRST_PAGE || extent.end() > self.len.get() {
             return Err(damaged(extent.first, Flaw::OutOfFile));
         }
         // SAFETY: (1) the pages lie below the end of the file, by the check and I1; (2)

@@ -1,15 +1,72 @@
 //! The one place that names atomics and locks: core's and `parking_lot`'s, or loom's
-//! under `cfg(loom)`.
+//! under `cfg(loom)`; and the steps of the protocols that a model's twin leaves out.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[cfg(loom)]
 pub(crate) use shim::{Condvar, Mutex, MutexGuard};
+
+/// A step of a protocol between threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A reader's slot is taken in one step.
+    TakeSlot,
+    /// A reader looks again whether its version is still the published one.
+    LookAgain,
+    /// A leader acknowledges what it wrote, and not what came meanwhile.
+    AcknowledgeWritten,
+    /// A leader wakes those who wait.
+    WakeCommitters,
+    /// A checkpoint takes what it made durable out of the buffer.
+    DropDurable,
+    /// Futures whose transaction became durable are woken.
+    WakeFutures,
+    /// The syncing thread does what is asked of it before it ends.
+    FinishBeforeEnd,
+    /// The version of a checkpoint on its way is kept.
+    PinVersion,
+    /// The ring is used anew from where the last durable checkpoint says.
+    KeepRing,
+}
+
+/// Whether a step is left out: never, outside of a model's twin.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn left_out(_: Step) -> bool {
+    false
+}
+
+#[cfg(loom)]
+pub(crate) use planted::left_out;
+#[cfg(all(test, loom))]
+pub(crate) use planted::without;
+
+#[cfg(loom)]
+mod planted {
+    use super::Step;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        // All threads of a model run on one thread of the system.
+        static LEFT_OUT: Cell<Option<Step>> = const { Cell::new(None) };
+    }
+
+    /// Runs a model without a step.
+    #[cfg(test)]
+    pub(crate) fn without(step: Step, model: impl FnOnce()) {
+        LEFT_OUT.set(Some(step));
+        model();
+    }
+
+    pub(crate) fn left_out(step: Step) -> bool {
+        LEFT_OUT.get() == Some(step)
+    }
+}
 
 /// loom's locks with the shape of `parking_lot`'s.
 #[cfg(loom)]

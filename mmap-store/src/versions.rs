@@ -16,7 +16,7 @@
 //! over only if a version was published within those nanoseconds: others made progress.
 
 use crate::ids::Child;
-use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, Step, fence, left_out};
 
 /// Entries between the published one and the one that is written next.
 const ENTRIES: usize = if cfg!(loom) { 2 } else { 8 };
@@ -165,7 +165,7 @@ impl Versions {
             fence(Ordering::SeqCst);
             // Acquire: as above.
             let now = self.published.load(Ordering::Acquire);
-            if now == count {
+            if now == count || left_out(Step::LookAgain) {
                 return (version, slot);
             }
             count = now;
@@ -186,6 +186,10 @@ impl Versions {
                 // Relaxed: a taken slot is passed by, nothing is read through it.
                 if slot.txn.load(Ordering::Relaxed) != 0 {
                     continue;
+                }
+                if left_out(Step::TakeSlot) {
+                    slot.txn.store(txn.max(1), Ordering::Relaxed);
+                    return slot;
                 }
                 // Relaxed: the fence in `begin` orders it before the second look.
                 let claimed =
