@@ -46,7 +46,10 @@ impl Shared {
         if self.read_only {
             return Err(CommitError::ReadOnly);
         }
-        let mut head = self.head.lock();
+        self.checkpoint_from(self.head.lock())
+    }
+
+    fn checkpoint_from(&self, mut head: MutexGuard<'_, Head>) -> Result<(), CommitError> {
         let one = self.checkpointing.lock();
         let plan = self.plan(&mut head)?;
         drop(head);
@@ -88,20 +91,47 @@ impl Shared {
     /// A checkpoint, if the ring is more than half full and none is on its way.
     pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
         let mut head = self.head.lock();
-        self.reclaim(&mut head);
-        let used = head.ring - head.durable.ring_start;
-        if used <= self.ring_bytes / 2 || head.pinned.is_some() {
-            return Ok(());
+        if self.checkpoint_is_due(&mut head) {
+            return self.checkpoint_from(head);
         }
-        drop(head);
-        self.checkpoint()
+        Ok(())
+    }
+
+    /// Starts the thread that makes transactions last for others, unless it runs.
+    pub(crate) fn start_syncer(&self) -> io::Result<()> {
+        self.syncer.start(|| {
+            let shared = self.me.upgrade();
+            let shared = shared.expect("the caller borrows the store, which owns it");
+            move || shared.sync_for_others()
+        })
+    }
+
+    /// Makes transactions last as long as anybody asks for it. The checkpoints that are
+    /// due are made here, too, but not while a transaction is being made: it may take
+    /// long, and somebody else may ask meanwhile.
+    fn sync_for_others(&self) {
+        while let Some(txn) = self.group.next_asked() {
+            // A failure poisons the group, which tells all who wait.
+            if self.settle(txn).is_err() {
+                continue;
+            }
+            if let Some(mut head) = self.head.try_lock()
+                && self.checkpoint_is_due(&mut head)
+            {
+                // A failure shows in the next commit.
+                let _ = self.checkpoint_from(head);
+            }
+        }
+    }
+
+    fn checkpoint_is_due(&self, head: &mut Head) -> bool {
+        self.reclaim(head);
+        let used = head.ring - head.durable.ring_start;
+        used > self.ring_bytes / 2 && head.pinned.is_none()
     }
 
     /// A checkpoint with the writer's state already in hand, which is kept until the end.
-    pub(crate) fn checkpoint_holding(
-        &self,
-        head: &mut MutexGuard<'_, Head>,
-    ) -> Result<(), CommitError> {
+    pub(crate) fn checkpoint_holding(&self, head: &mut Head) -> Result<(), CommitError> {
         let _one = self.checkpointing.lock();
         let plan = self.plan(head)?;
         self.carry_out(&plan)

@@ -131,6 +131,12 @@ pub enum WriteError {
         "an earlier operation of this transaction failed; go back to a savepoint before it, or drop the transaction and begin another"
     )]
     Broken,
+    /// There is no memory for the value, or no file has room for it.
+    #[error("a value of {bytes} bytes does not fit; store it in parts")]
+    ValueTooLong {
+        /// Length of the value.
+        bytes: usize,
+    },
     /// The savepoint is another transaction's, or was given up with an earlier one.
     #[error(
         "the savepoint is of another transaction, or was given up when an earlier one was gone back to or released"
@@ -145,6 +151,35 @@ impl From<TableError> for WriteError {
             other => Self::Table(other),
         }
     }
+}
+
+/// A failure of loading entries in bulk.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// An entry could not be stored.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A key is not above the one before it, or above the last of the table.
+    #[error("entry {entry} has a key that is not above the last one; sort, or use `bulk_load`")]
+    Order {
+        /// Its place in what was appended, from zero.
+        entry: u64,
+    },
+    /// Pages or a temporary file could not be written or read.
+    #[error("cannot {action}: {source}; nothing was loaded, free some space and try again")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is no room for more pages.
+    #[error("no pages for what is loaded: {0}")]
+    Pages(#[source] Box<CommitError>),
+    /// An entry before could not be appended.
+    #[error("an entry before could not be appended; drop this appender and begin another")]
+    Unfinished,
 }
 
 /// A failure to begin a write transaction.

@@ -30,7 +30,7 @@
 //!
 //! | after | what lasts |
 //! |---|---|
-//! | [`commit`](WriteTxn::commit) returned | the transaction, whatever happens to process or power |
+//! | [`commit`](WriteTxn::commit) returned, or [`commit_async`](WriteTxn::commit_async)'s future resolved | the transaction, whatever happens to process or power |
 //! | [`Durability::Visible`] returned | whole or not at all; certainly after the next durable commit, checkpoint or close |
 //! | a commit returned [`CommitError::Unknown`] | whole or not at all; the next open shows which |
 //! | a transaction was dropped | nothing of it |
@@ -43,7 +43,7 @@
 //! - Linux, 64-bit, local file systems with `flock`.
 //! - One process writes; others read only while nobody writes.
 //! - Keys up to [`MAX_KEY_BYTES`], files up to 8 TiB. A write transaction keeps what it
-//!   changes in memory until it commits.
+//!   changes in memory until it commits, but for what an [`Appender`] appends.
 //! - The file grows by itself and does not shrink; what is deleted is used again.
 //! - A checkpoint stalls commits that come while its barrier is on its way to the disk.
 //! - Opening for writing reads every node: 80 to 105 ms for a million entries of 170 bytes
@@ -95,6 +95,12 @@ mod pages;
 mod tree;
 
 #[cfg(not(loom))]
+mod syncer;
+
+#[cfg(not(loom))]
+mod spill;
+
+#[cfg(not(loom))]
 mod shared;
 
 #[cfg(not(loom))]
@@ -125,7 +131,7 @@ mod simulation;
 #[cfg(not(loom))]
 pub use check::CheckReport;
 pub use error::{
-    BeginError, CommitError, Flaw, OpenError, Problem, ReadError, TableError, WriteError,
+    BeginError, CommitError, Flaw, LoadError, OpenError, Problem, ReadError, TableError, WriteError,
 };
 pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
 pub use schema::{Compression, MAX_TYPE_NAME_BYTES, TableOptions};
@@ -134,8 +140,18 @@ pub use shared::Durability;
 #[cfg(not(loom))]
 pub use store::{Options, Store};
 #[cfg(not(loom))]
+pub use txn::append::Appender;
+#[cfg(not(loom))]
+pub use txn::cursor::{CursorMut, Position};
+#[cfg(not(loom))]
+pub use txn::future::CommitFuture;
+#[cfg(not(loom))]
+pub use txn::load::LoadOptions;
+#[cfg(not(loom))]
 pub use txn::read::{Entry, OwnedEntry, Range, ReadTxn, Table, TableInfo};
 #[cfg(not(loom))]
 pub use txn::savepoint::Savepoint;
+#[cfg(not(loom))]
+pub use txn::uncommitted::UncommittedRange;
 #[cfg(not(loom))]
 pub use txn::write::{TableMut, WriteTxn};

@@ -7,7 +7,7 @@
 
 use core::hash::BuildHasher;
 use std::collections::hash_map::RandomState;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::backing::Backing;
 use crate::check::{self, Depth};
@@ -22,6 +22,7 @@ use crate::pages::Pages;
 use crate::shared::{Durability, Durable, EMPTY, Head, Shared};
 use crate::space::Space;
 use crate::sync::Mutex;
+use crate::syncer::Syncer;
 use crate::txn::write::WriteTxn;
 use crate::versions::{Version, Versions};
 
@@ -188,7 +189,9 @@ fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, 
     };
     Ok(Shared {
         versions: Versions::new(version),
-        group: Group::new(meta.txn),
+        group: Arc::new(Group::new(meta.txn)),
+        me: Weak::new(),
+        syncer: Syncer::default(),
         head: Mutex::new(Head {
             version,
             len: meta.pages,
@@ -203,6 +206,7 @@ fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, 
                 map: meta.map,
             },
             pinned: None,
+            early: Vec::new(),
         }),
         checkpointing: Mutex::new(()),
         done: Mutex::new(None),

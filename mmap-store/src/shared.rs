@@ -1,5 +1,8 @@
 //! What all handles of one open store share, and the writer's part of it.
 
+use core::ops::{Deref, DerefMut};
+use std::sync::{Arc, Weak};
+
 use crate::backing::Segment;
 use crate::error::CommitError;
 use crate::format::ring;
@@ -7,7 +10,8 @@ use crate::group::{Group, GroupError};
 use crate::ids::{Child, Extent, FIRST_TXN};
 use crate::pages::Pages;
 use crate::space::Space;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
+use crate::syncer::Syncer;
 use crate::versions::{Version, Versions};
 
 /// The file grows by an eighth, at least and at most by so many pages.
@@ -22,7 +26,11 @@ const MOST_GROWTH_PAGES: u32 = 1 << 14;
 pub(crate) struct Shared {
     pub(crate) pages: Pages,
     pub(crate) versions: Versions,
-    pub(crate) group: Group,
+    /// Shared with the futures of commits, which may outlive the store.
+    pub(crate) group: Arc<Group>,
+    /// For the thread that syncs.
+    pub(crate) me: Weak<Self>,
+    pub(crate) syncer: Syncer,
     /// The writer's state: held by a write transaction while it lives.
     pub(crate) head: Mutex<Head>,
     /// Held by the checkpoint that is on its way.
@@ -90,6 +98,49 @@ pub(crate) struct Head {
     pub(crate) durable: Durable,
     /// The version of a checkpoint on its way.
     pub(crate) pinned: Option<u64>,
+    /// Pages that the transaction which is being made has written already: neither free
+    /// nor in any version.
+    pub(crate) early: Vec<Extent>,
+}
+
+/// The writer's state, held by a write transaction. If it ends without a commit, the pages
+/// that it wrote are free again.
+#[derive(Debug)]
+pub(crate) struct Turn<'s>(MutexGuard<'s, Head>);
+
+impl<'s> Turn<'s> {
+    pub(crate) fn new(head: MutexGuard<'s, Head>) -> Self {
+        debug_assert!(head.early.is_empty(), "the turn before gave them back");
+        Self(head)
+    }
+
+    /// Gives back what was written early, from the run with this index on.
+    pub(crate) fn give_back(&mut self, from: usize) {
+        let head = &mut *self.0;
+        head.early
+            .drain(from..)
+            .for_each(|run| head.space.insert(run));
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.0
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.0
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.give_back(0);
+    }
 }
 
 /// Where new pages go.

@@ -1,7 +1,7 @@
 //! The store as its user sees it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::backing::Backing;
 use crate::backing::file::{self, FileOptions};
@@ -170,7 +170,11 @@ impl Options {
             #[cfg(test)]
             sabotage: self.sabotage,
         };
-        let shared = recovery::open(backing, how)?;
+        let mut shared = recovery::open(backing, how)?;
+        let shared = Arc::new_cyclic(|me| {
+            shared.me = Weak::clone(me);
+            shared
+        });
         Ok(Store { shared })
     }
 }
@@ -178,7 +182,7 @@ impl Options {
 /// An open store. Shared by reference between threads.
 #[derive(Debug)]
 pub struct Store {
-    shared: Shared,
+    shared: Arc<Shared>,
 }
 
 impl Store {
@@ -248,6 +252,8 @@ impl Store {
     }
 
     fn close_now(&self) -> Result<(), CommitError> {
+        self.shared.group.end_asking();
+        self.shared.syncer.join();
         let idle = {
             let head = self.shared.head.lock();
             let last = self.shared.done.lock().unwrap_or(head.durable);

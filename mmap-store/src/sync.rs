@@ -28,10 +28,6 @@ pub(crate) enum Step {
     WakeFutures,
     /// The syncing thread does what is asked of it before it ends.
     FinishBeforeEnd,
-    /// The version of a checkpoint on its way is kept.
-    PinVersion,
-    /// The ring is used anew from where the last durable checkpoint says.
-    KeepRing,
 }
 
 /// Whether a step is left out: never, outside of a model's twin.

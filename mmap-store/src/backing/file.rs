@@ -51,8 +51,9 @@ pub(crate) struct FileBacking {
     tree: File,
     ring: File,
     map: Map,
-    /// The folder, if this handle creates the store.
-    creating: Option<PathBuf>,
+    dir: PathBuf,
+    /// Whether this handle creates the store.
+    creating: bool,
     /// Holds the lock until dropped.
     _lock: File,
 }
@@ -99,7 +100,8 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
         tree,
         ring,
         map,
-        creating: create.then(|| dir.to_owned()),
+        dir: dir.to_owned(),
+        creating: create,
         _lock: lock,
     };
     Ok((backing, create))
@@ -297,11 +299,16 @@ impl Backing for FileBacking {
     }
 
     fn created(&self) -> io::Result<()> {
-        let Some(dir) = &self.creating else {
+        if !self.creating {
             return Ok(());
-        };
+        }
+        let dir = &self.dir;
         fs::rename(dir.join(NEW_RING), dir.join(RING))?;
         File::open(dir)?.sync_all()
+    }
+
+    fn dir(&self) -> Option<&Path> {
+        Some(&self.dir)
     }
 
     fn read_ring(&self, most: u64) -> io::Result<Vec<u8>> {

@@ -13,6 +13,7 @@ pub(crate) mod memory;
 
 use core::fmt;
 use std::io::{self, IoSlice};
+use std::path::Path;
 
 use memmap2::MmapRaw;
 
@@ -49,6 +50,11 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
     /// The first checkpoint of a new store lasts: from now on there is a store.
     fn created(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The folder of the files, if there are files.
+    fn dir(&self) -> Option<&Path> {
+        None
     }
 
     /// The whole ring, or its first `most` bytes.

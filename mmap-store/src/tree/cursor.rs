@@ -132,6 +132,11 @@ impl Cursor {
         }
     }
 
+    /// Whether this is the place after the last entry.
+    pub(crate) fn is_end(&self) -> bool {
+        self.path.is_empty()
+    }
+
     /// The order of two places of one tree.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         for (one, other) in self.path.iter().zip(&other.path) {

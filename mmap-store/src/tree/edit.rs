@@ -14,6 +14,17 @@ pub(crate) struct Item<'a> {
     pub(crate) large: bool,
 }
 
+impl<'a> Item<'a> {
+    /// An entry of a leaf that has its value with it.
+    pub(crate) fn inline(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self {
+            key,
+            value,
+            large: false,
+        }
+    }
+}
+
 /// What kind of node it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -57,7 +68,7 @@ pub(crate) fn child_bytes(child: Child) -> [u8; 8] {
 #[derive(Debug)]
 pub(crate) struct NodeMut<'a>(pub(crate) &'a mut PageBuf);
 
-impl NodeMut<'_> {
+impl<'n> NodeMut<'n> {
     fn u16(&self, at: usize) -> usize {
         usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
     }
@@ -196,6 +207,13 @@ impl NodeMut<'_> {
         let end = at + self.entry_bytes(index);
         self.0[end - value.len()..end].copy_from_slice(value);
         true
+    }
+
+    /// The bytes of the value at `index` of a leaf.
+    pub(crate) fn into_value(self, index: usize) -> &'n mut [u8] {
+        let end = self.entry_at(index) + self.entry_bytes(index);
+        let len = self.u16(self.entry_at(index) + 2) & !usize::from(LARGE_FLAG);
+        &mut self.0[end - len..end]
     }
 
     /// Lets the entry at `index` of an inner node name another child.

@@ -42,6 +42,12 @@ pub(crate) struct ValueMemory {
 }
 
 impl ValueMemory {
+    pub(crate) fn copy_of(value: &[u8], alignment: Alignment) -> Self {
+        let mut new = Self::zeroed(value.len(), alignment);
+        new.copy_from_slice(value);
+        new
+    }
+
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize, alignment: Alignment) -> Self {
         let bytes = vec![0; len + alignment.bytes() - 1].into_boxed_slice();

@@ -1,5 +1,6 @@
 //! The copy-on-write B+tree: reading, walking, changing.
 
+pub(crate) mod bulk;
 pub(crate) mod cursor;
 pub(crate) mod edit;
 pub(crate) mod memory;

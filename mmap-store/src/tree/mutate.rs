@@ -7,7 +7,8 @@ use crate::error::{Flaw, ReadError, damaged};
 use crate::format::node::MAX_LEVEL;
 use crate::format::table::LargeRef;
 use crate::ids::{Alignment, Child, ENTRY_BYTES, INLINE_BYTES, PAGE_BYTES};
-use crate::tree::edit::{Item, Shape, child_bytes, own};
+use crate::tree::edit::{Item, NodeMut, Shape, child_bytes, own};
+use crate::tree::memory::ValueMemory;
 use crate::tree::pack::{Share, cut, fill, separator, unpack};
 use crate::tree::search::{leaf_of, node_at};
 use crate::tree::work::{Source, Work};
@@ -66,39 +67,101 @@ pub(crate) fn put(
     key: &[u8],
     value: &[u8],
 ) -> Result<bool, ReadError> {
+    if is_large(alignment, key, value.len()) {
+        let memory = ValueMemory::copy_of(value, alignment);
+        return put_owned(work, root, alignment, key, memory);
+    }
+    put_item(work, root, alignment, &Item::inline(key, value))
+}
+
+/// Whether a value of `bytes` bytes gets pages of its own.
+pub(crate) fn is_large(alignment: Alignment, key: &[u8], bytes: usize) -> bool {
+    // A long key and a long value together could be more than a page.
+    bytes > INLINE_BYTES || key.len() + bytes > ENTRY_BYTES || alignment.is_outside()
+}
+
+/// Like [`put`], with a value in memory that is the transaction's from then on.
+pub(crate) fn put_owned(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    alignment: Alignment,
+    key: &[u8],
+    value: ValueMemory,
+) -> Result<bool, ReadError> {
+    if is_large(alignment, key, value.len()) {
+        let reference = work.keep_large(value).encode();
+        let item = Item {
+            key,
+            value: &reference,
+            large: true,
+        };
+        return put_item(work, root, alignment, &item);
+    }
+    put_item(work, root, alignment, &Item::inline(key, &value))
+}
+
+/// Stores an entry of a leaf; true if its key is new.
+pub(crate) fn put_item(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    alignment: Alignment,
+    item: &Item<'_>,
+) -> Result<bool, ReadError> {
     if root.is_none() {
         *root = work.new_node();
         fill(work.page_mut(*root), &[], Shape::leaf(alignment));
     }
-    let (path, exists) = dirty_path(work, root, key)?;
+    let (path, exists) = dirty_path(work, root, item.key)?;
     let &(leaf, index) = path.last().expect("a path ends in a leaf");
-    // A long key and a long value together could be more than a page.
-    let large = value.len() > INLINE_BYTES
-        || key.len() + value.len() > ENTRY_BYTES
-        || alignment.is_outside();
-    let reference;
-    let stored = if large {
-        reference = work.keep_large(value, alignment).encode();
-        &reference[..]
-    } else {
-        value
-    };
-    let item = Item {
-        key,
-        value: stored,
-        large,
-    };
     if exists {
         drop_value(work, leaf, index)?;
-        if work.edit(leaf).replace_value(index, stored, large) {
+        if work.edit(leaf).replace_value(index, item.value, item.large) {
             return Ok(false);
         }
         work.edit(leaf).remove(index);
     }
-    if !work.edit(leaf).insert(index, &item) {
-        split_leaf(work, root, &path, &item);
+    if !work.edit(leaf).insert(index, item) {
+        split_leaf(work, root, &path, item);
     }
     Ok(!exists)
+}
+
+/// Where the value of `key` is, which this transaction wrote.
+fn own_place(work: &Work<'_>, root: Child, key: &[u8]) -> Result<(Child, usize), ReadError> {
+    let (leaf, node) = leaf_of(work, root, key)?;
+    let found = node.search(key).map_err(|flaw| damaged(leaf.page, flaw))?;
+    debug_assert!(found.exact && leaf.dirty_index().is_some());
+    Ok((leaf, found.index))
+}
+
+/// The bytes of the value of `key`, which this transaction wrote, in its memory.
+pub(crate) fn reserved<'w>(
+    work: &'w mut Work<'_>,
+    root: Child,
+    key: &[u8],
+) -> Result<&'w mut [u8], ReadError> {
+    let (leaf, index) = own_place(work, root, key)?;
+    let entry = work.node(leaf)?.entry(index);
+    let entry = entry.map_err(|flaw| damaged(leaf.page, flaw))?;
+    let large = entry.large.then(|| LargeRef::decode(entry.value));
+    Ok(match large.flatten() {
+        Some(large) => work.large_mut(&large),
+        None => NodeMut(work.page_mut(leaf)).into_value(index),
+    })
+}
+
+/// Gives a large value that was written over its checksum.
+pub(crate) fn seal_reserved(work: &mut Work<'_>, root: Child, key: &[u8]) -> Result<(), ReadError> {
+    let (leaf, index) = own_place(work, root, key)?;
+    let entry = work.node(leaf)?.entry(index);
+    let entry = entry.map_err(|flaw| damaged(leaf.page, flaw))?;
+    if let Some(mut large) = entry.large.then(|| LargeRef::decode(entry.value)).flatten() {
+        // What is empty has no pages, and the checksum that nothing has.
+        large.crc = crc32c::crc32c(work.large_mut(&large));
+        let replaced = work.edit(leaf).replace_value(index, &large.encode(), true);
+        assert!(replaced, "references have one length");
+    }
+    Ok(())
 }
 
 /// Gives up the pages of a large value.
@@ -233,13 +296,74 @@ fn split_inner(
     replace(work, scratch, root, above, 0..1, &parts);
 }
 
+/// Puts the tree under `behind`, whose keys are `low` or above it, behind all entries of
+/// the tree under `root`. Both have entries.
+pub(crate) fn put_behind(
+    work: &mut Work<'_>,
+    root: &mut Child,
+    low: &[u8],
+    (behind, level): (Child, u8),
+) -> Result<(), ReadError> {
+    let mut height = work.node(*root)?.level();
+    if height.max(level) > HIGHEST_CHANGED {
+        return Err(damaged(root.page, Flaw::Level));
+    }
+    // The lower tree gets nodes with one child above it until both are as high.
+    let wrap = |work: &mut Work<'_>, child: Child, level: u8| {
+        let new = work.new_node();
+        let value = child_bytes(child);
+        let only = Item {
+            key: &[],
+            value: &value,
+            large: false,
+        };
+        fill(work.page_mut(new), &[only], Shape::inner(level));
+        new
+    };
+    while height < level {
+        height += 1;
+        *root = wrap(work, *root, height);
+    }
+    // Down the last children, to the node above the place.
+    let mut path = Path::new();
+    if height > level {
+        *root = work.make_dirty(*root)?;
+        let mut at = *root;
+        for below in (level..height).rev() {
+            let view = own(work.page_mut(at));
+            let index = view.count() - 1;
+            path.push((at, index));
+            if below == level {
+                break;
+            }
+            let trusted = "the node was validated";
+            let child = view.child(index).expect(trusted);
+            node_at(work, child, Some(below))?;
+            let new = work.make_dirty(child)?;
+            work.edit(at).set_child(index, new);
+            at = new;
+        }
+    }
+    let last = match path.last() {
+        Some(&(parent, index)) => own(work.page_mut(parent)).child(index),
+        None => Ok(*root),
+    };
+    let last = last.map_err(|flaw| damaged(root.page, flaw))?;
+    with_scratch(work, |work, scratch| {
+        let piece = |key, child| Piece { key, child };
+        let pieces = [piece(&[][..], last), piece(low, behind)];
+        replace(work, scratch, root, &path, 0..1, &pieces);
+    });
+    Ok(())
+}
+
 /// The root became several nodes: puts new ones above until there is one.
 fn grow_root(work: &mut Work<'_>, scratch: &Bump, root: &mut Child, pieces: &[Piece<'_>]) {
     *root = pieces[0].child;
     if pieces.len() == 1 {
         return;
     }
-    let level = own(work.page_mut(*root)).level() + 1;
+    let level = level_of(work, *root) + 1;
     let mut items = BumpVec::new_in(scratch);
     for piece in pieces {
         items.push(Item {
@@ -250,6 +374,11 @@ fn grow_root(work: &mut Work<'_>, scratch: &Bump, root: &mut Child, pieces: &[Pi
     }
     let parts = lay_out(work, scratch, &items, Shape::inner(level), Share::Even, &[]);
     grow_root(work, scratch, root, &parts);
+}
+
+/// The level of a node that was read before.
+fn level_of(work: &Work<'_>, child: Child) -> u8 {
+    work.node(child).expect("the node was read before").level()
 }
 
 /// Takes `key` out; false if it was not there, and then nothing was copied.

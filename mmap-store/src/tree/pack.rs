@@ -102,14 +102,25 @@ pub(crate) fn node_bytes(items: &[Item<'_>], shape: Shape) -> usize {
 /// the alignment, from the end of the page down, as [`NodeMut::insert`] puts them.
 fn aligned_bytes(items: &[Item<'_>], prefix: usize, shape: Shape) -> usize {
     items.iter().fold(0, |below_end, item| {
-        let end = below_end + item.value.len();
-        let start = if item.large {
-            end
-        } else {
-            end.next_multiple_of(shape.alignment.bytes())
-        };
-        start + front_bytes(item, prefix, shape)
+        heap_with(below_end, item, prefix, shape)
     })
+}
+
+/// Bytes of a node's heap when `item` comes to those that take `heap` bytes.
+pub(crate) fn heap_with(heap: usize, item: &Item<'_>, prefix: usize, shape: Shape) -> usize {
+    let end = heap + value_bytes(item, shape);
+    let start = if item.large {
+        end
+    } else {
+        end.next_multiple_of(shape.alignment.bytes())
+    };
+    start + front_bytes(item, prefix, shape)
+}
+
+/// Bytes of a node with a prefix of so many bytes, and so many entries in a heap of so
+/// many bytes.
+pub(crate) fn node_bytes_of(prefix: usize, entries: usize, heap: usize) -> usize {
+    HEADER_BYTES + prefix.next_multiple_of(4) + 6 * entries + heap
 }
 
 /// Cuts sorted entries into runs that each fit in a node; the lengths of the runs.

@@ -246,19 +246,27 @@ impl<'s> Work<'s> {
     }
 
     /// Keeps a large value until commit.
-    pub(crate) fn keep_large(&mut self, value: &[u8], alignment: Alignment) -> LargeRef {
+    pub(crate) fn keep_large(&mut self, value: ValueMemory) -> LargeRef {
         if value.is_empty() {
             return LargeRef::EMPTY;
         }
-        let mut memory = ValueMemory::zeroed(value.len(), alignment);
-        memory.copy_from_slice(value);
-        self.values.push(Some(memory));
-        let index = u32::try_from(self.values.len() - 1).expect("fewer values than pages");
-        LargeRef {
+        let index = u32::try_from(self.values.len()).expect("fewer values than pages");
+        let reference = LargeRef {
             page: DIRTY_BIT | index,
-            crc: crc32c::crc32c(value),
+            crc: crc32c::crc32c(&value),
             len: value.len() as u64,
+        };
+        self.values.push(Some(value));
+        reference
+    }
+
+    /// The bytes of a large value that is not in the file.
+    pub(crate) fn large_mut(&mut self, large: &LargeRef) -> &mut [u8] {
+        if *large == LargeRef::EMPTY {
+            return &mut [];
         }
+        let value = self.values[(large.page & !DIRTY_BIT) as usize].as_deref_mut();
+        value.expect("the value is in use")
     }
 
     /// Gives up a large value. Its birth is not recorded, and taking it for older than it

@@ -16,13 +16,13 @@ use crate::error::{CommitError, ReadError};
 use crate::format::ring;
 use crate::format::table::LargeRef;
 use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
-use crate::shared::{Durability, Head, Placement, Shared};
+use crate::shared::{Durability, Placement, Shared, Turn};
 use crate::space::Freed;
-use crate::sync::MutexGuard;
 use crate::tree::edit::{NodeMut, own};
 use crate::tree::memory::ValueMemory;
 use crate::tree::mutate;
 use crate::tree::work::Work;
+use crate::txn::future::CommitFuture;
 use crate::txn::write::{OpenTable, WriteTxn};
 use crate::versions::Version;
 
@@ -49,19 +49,96 @@ impl WriteTxn<'_> {
     /// # Complexity
     ///
     /// Writes the changed nodes, and for [`Durability::Durable`] one record and one barrier.
-    pub fn commit_with(mut self, durability: Durability) -> Result<(), CommitError> {
+    pub fn commit_with(self, durability: Durability) -> Result<(), CommitError> {
+        let shared = self.shared;
+        let (version, due) = match self.append()? {
+            Appended::Lasts => return Ok(()),
+            // Nothing of its own; but what it saw may be visible only so far.
+            Appended::Nothing { seen } => (seen, false),
+            Appended::Buffered { version, due } => (version, due),
+        };
+        match durability {
+            Durability::Visible => shared.versions.publish(version),
+            Durability::Durable => shared.settle(version.txn)?,
+        }
+        if due {
+            // Whether it works or not, this commit is done; a failure shows in the next.
+            let _ = shared.checkpoint_if_due();
+        }
+        Ok(())
+    }
+
+    /// Commits, and gives a future that resolves when the transaction lasts. Readers see
+    /// it from then on.
+    ///
+    /// The first call starts a thread, which writes and syncs for all who commit so, with
+    /// one barrier for all who wait at that moment; it ends with the store. A
+    /// transaction that is too long for the ring is a checkpoint, which this call waits for.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = brickyard_store::Options::new().open_in_memory()?;
+    /// let mut write = store.write()?;
+    /// write.table("t")?.put(b"k", b"v")?;
+    /// let commit = write.commit_async()?;
+    /// // The next transaction may begin, and sees this one.
+    /// assert_eq!(store.write()?.table("t")?.len(), 1);
+    /// # struct Unpark(std::thread::Thread);
+    /// # impl std::task::Wake for Unpark {
+    /// #     fn wake(self: std::sync::Arc<Self>) { self.0.unpark(); }
+    /// # }
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     let mut cx = std::task::Context::from_waker(&waker);
+    /// #     loop {
+    /// #         match future.as_mut().poll(&mut cx) {
+    /// #             std::task::Poll::Ready(out) => return out,
+    /// #             std::task::Poll::Pending => std::thread::park(),
+    /// #         }
+    /// #     }
+    /// # }
+    /// block_on(commit)?; // `commit.await?` in a task of any runtime.
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Nothing happened: [`CommitError::Aborted`], also if the thread cannot be started,
+    /// [`CommitError::Full`], [`CommitError::Read`] and [`CommitError::Broken`]. For a
+    /// transaction too long for the ring also [`CommitError::Unknown`] and
+    /// [`CommitError::Poisoned`].
+    ///
+    /// # Complexity
+    ///
+    /// Writes the changed nodes without waiting for the disk.
+    pub fn commit_async(self) -> Result<CommitFuture, CommitError> {
+        let shared = self.shared;
+        let started = shared.start_syncer();
+        started.map_err(|source| CommitError::Aborted {
+            action: "start the thread that syncs",
+            source,
+        })?;
+        let txn = match self.append()? {
+            Appended::Lasts => return Ok(CommitFuture::new(shared, 0)),
+            Appended::Nothing { seen } => seen.txn,
+            Appended::Buffered { version, .. } => version.txn,
+        };
+        shared.group.ask(txn);
+        Ok(CommitFuture::new(shared, txn))
+    }
+
+    /// Steps 1 to 4.
+    fn append(mut self) -> Result<Appended, CommitError> {
         if self.broken {
             return Err(CommitError::Broken);
         }
         if !self.tables.iter().any(|table| table.changed) {
-            // Nothing of its own; but what it saw may be visible only so far.
-            let (shared, seen) = (self.shared, self.head.version.txn);
-            drop(self);
-            return match durability {
-                Durability::Visible => Ok(()),
-                Durability::Durable => shared.settle(seen),
-            };
+            let seen = self.head.version;
+            return Ok(Appended::Nothing { seen });
         }
+        self.settle_reserved()?;
         let version = self.build()?;
         let Self {
             shared,
@@ -71,7 +148,7 @@ impl WriteTxn<'_> {
             ..
         } = self;
         let record = record.is_whole.then_some(record.bytes);
-        install(shared, head, version, work.freed, record, durability)
+        install(shared, head, version, work.freed, record)
     }
 
     /// Commits what the ring records already.
@@ -89,6 +166,8 @@ impl WriteTxn<'_> {
     /// Steps 1 to 3.
     fn build(&mut self) -> Result<Version, CommitError> {
         self.forget_savepoints();
+        // What a load wrote that was not finished.
+        self.head.give_back(self.kept_early);
         let placed = self.place()?;
         match self.write_pages(&placed) {
             Ok(version) => {
@@ -269,20 +348,35 @@ fn write_out(
     Ok(())
 }
 
-/// Steps 4 and 5.
+/// What became of a transaction.
+enum Appended {
+    /// It changed nothing; this is the version that it saw.
+    Nothing { seen: Version },
+    /// It was too long for the ring, and a checkpoint made it last.
+    Lasts,
+    /// Its record is in the buffer.
+    Buffered {
+        version: Version,
+        /// The ring is half full.
+        due: bool,
+    },
+}
+
+/// Step 4.
 fn install(
     shared: &Shared,
-    mut head: MutexGuard<'_, Head>,
+    mut head: Turn<'_>,
     version: Version,
     freed: Vec<Freed>,
     record: Option<Vec<u8>>,
-    durability: Durability,
-) -> Result<(), CommitError> {
+) -> Result<Appended, CommitError> {
     let room = record.and_then(|mut record| {
         ring::seal(&mut record, head.salt, version.txn);
         shared.ring_room(&head, record, version.txn)
     });
     head.version = version;
+    // They are the version's from now on.
+    head.early.clear();
     freed
         .into_iter()
         .for_each(|freed| head.space.release(freed));
@@ -295,19 +389,10 @@ fn install(
             // The ring has no record of this version: nothing may follow it.
             shared.group.poison();
         }
-        return result;
+        return result.map(|()| Appended::Lasts);
     };
     head.ring = end;
-    let half_full = end - head.durable.ring_start > shared.ring_bytes / 2;
+    let due = end - head.durable.ring_start > shared.ring_bytes / 2;
     shared.group.append(segments, version);
-    drop(head);
-    match durability {
-        Durability::Visible => shared.versions.publish(version),
-        Durability::Durable => shared.settle(version.txn)?,
-    }
-    if half_full {
-        // Whether it works or not, this commit is done; a failure shows in the next.
-        let _ = shared.checkpoint_if_due();
-    }
-    Ok(())
+    Ok(Appended::Buffered { version, due })
 }

@@ -309,17 +309,19 @@ impl<'t> Table<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn prefix(&self, prefix: &[u8]) -> Result<Range<'t>, ReadError> {
-        // The first key above all that start with the prefix: its last byte that is not
-        // 255, plus one.
-        let keep = prefix.iter().rposition(|&byte| byte != u8::MAX);
-        let end = keep.map(|keep| {
-            let mut end = prefix[..=keep].to_vec();
-            end[keep] += 1;
-            end
-        });
+        let end = end_of_prefix(prefix);
         let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.range::<[u8]>((Bound::Included(prefix), end))
     }
+}
+
+/// The first key above all that start with `prefix`: its last byte that is not 255, plus
+/// one. `None` if there is no such byte, and no such key.
+pub(crate) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let keep = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
+    let mut end = prefix[..=keep].to_vec();
+    end[keep] += 1;
+    Some(end)
 }
 
 /// Entries in the order of their keys. Not an `Iterator`, because a key is put together

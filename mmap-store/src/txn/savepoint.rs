@@ -29,6 +29,7 @@ pub(crate) struct Saved {
     tables: Vec<OpenTable>,
     /// Length of the record, if it had every change.
     recorded: Option<usize>,
+    kept_early: usize,
 }
 
 /// A number that no other savepoint of the process has: that of another transaction or
@@ -69,12 +70,14 @@ impl WriteTxn<'_> {
         if self.broken {
             return Err(WriteError::Broken);
         }
+        self.settle_reserved()?;
         let id = new_id();
         let saved = Saved {
             id,
             work: self.work.mark(),
             tables: self.tables.clone(),
             recorded: self.record.is_whole.then_some(self.record.bytes.len()),
+            kept_early: self.kept_early,
         };
         self.saved.push(saved);
         Ok(Savepoint { id })
@@ -101,6 +104,10 @@ impl WriteTxn<'_> {
         if let Some(bytes) = saved.recorded {
             self.record.bytes.truncate(bytes);
         }
+        // What was lent since is gone.
+        self.reserved = None;
+        self.kept_early = saved.kept_early;
+        self.head.give_back(self.kept_early);
         self.broken = false;
         Ok(())
     }

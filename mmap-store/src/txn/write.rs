@@ -7,11 +7,12 @@ use crate::format::ring::{self, Change};
 use crate::format::table::{TableRecord, decode_schema, encode_schema};
 use crate::ids::{Alignment, Child, MAX_KEY_BYTES};
 use crate::schema::TableOptions;
-use crate::shared::{Head, Shared};
+use crate::shared::{Head, Shared, Turn};
 use crate::sync::MutexGuard;
 use crate::tree::cursor::Cursor;
 use crate::tree::work::Work;
 use crate::tree::{mutate, search};
+use crate::txn::reserve::Reserved;
 use crate::txn::savepoint::Saved;
 
 /// A table that the transaction has looked at.
@@ -32,7 +33,7 @@ pub(crate) struct OpenTable {
 #[derive(Debug)]
 pub struct WriteTxn<'s> {
     pub(crate) shared: &'s Shared,
-    pub(crate) head: MutexGuard<'s, Head>,
+    pub(crate) head: Turn<'s>,
     pub(crate) work: Work<'s>,
     /// Root of the tree of tables.
     pub(crate) root: Child,
@@ -40,6 +41,10 @@ pub struct WriteTxn<'s> {
     pub(crate) record: RingRecord,
     /// Savepoints that live, oldest first.
     pub(crate) saved: Vec<Saved>,
+    /// Memory that was lent for a value, and is still written to.
+    pub(super) reserved: Option<Reserved>,
+    /// Runs of `head.early` that the trees reach.
+    pub(super) kept_early: usize,
     /// An operation failed half way.
     pub(crate) broken: bool,
 }
@@ -51,7 +56,7 @@ impl<'s> WriteTxn<'s> {
             shared,
             work: Work::new(&shared.pages, txn),
             root: head.version.root,
-            head,
+            head: Turn::new(head),
             tables: Vec::new(),
             record: RingRecord {
                 bytes: vec![0; ring::HEADER_BYTES],
@@ -59,6 +64,8 @@ impl<'s> WriteTxn<'s> {
                 limit: usize::try_from(shared.ring_bytes / 4).unwrap_or(usize::MAX),
             },
             saved: Vec::new(),
+            reserved: None,
+            kept_early: 0,
             broken: false,
         }
     }
@@ -134,6 +141,7 @@ impl<'s> WriteTxn<'s> {
         if self.broken {
             return Err(WriteError::Broken);
         }
+        self.settle_reserved()?;
         let index = self.open_table(name)?;
         let table = &mut self.tables[index];
         if !table.exists {
@@ -206,13 +214,13 @@ pub(crate) struct RingRecord {
     /// Whether it has every change; not if it became longer than the ring takes.
     pub(crate) is_whole: bool,
     /// Longest record that goes to the ring.
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl RingRecord {
     /// Adds a change, unless the record is too long already. `keep` says that the start
     /// of the record may be gone back to.
-    fn log(&mut self, change: Change<'_>, keep: bool) {
+    pub(super) fn log(&mut self, change: Change<'_>, keep: bool) {
         if !self.is_whole {
             return;
         }
@@ -244,7 +252,7 @@ impl OpenTable {
     }
 }
 
-fn check_key(key: &[u8]) -> Result<(), WriteError> {
+pub(super) fn check_key(key: &[u8]) -> Result<(), WriteError> {
     if key.len() > MAX_KEY_BYTES {
         return Err(WriteError::KeyTooLong {
             bytes: key.len(),
@@ -257,12 +265,12 @@ fn check_key(key: &[u8]) -> Result<(), WriteError> {
 /// A table in a write transaction.
 #[derive(Debug)]
 pub struct TableMut<'t, 's> {
-    txn: &'t mut WriteTxn<'s>,
-    index: usize,
+    pub(super) txn: &'t mut WriteTxn<'s>,
+    pub(super) index: usize,
 }
 
 impl TableMut<'_, '_> {
-    fn root(&self) -> Child {
+    pub(super) fn root(&self) -> Child {
         self.txn.tables[self.index].record.root
     }
 
@@ -291,7 +299,7 @@ impl TableMut<'_, '_> {
         Ok(search::get(&self.txn.work, self.root(), key)?)
     }
 
-    fn check_whole(&self) -> Result<(), WriteError> {
+    pub(super) fn check_whole(&self) -> Result<(), WriteError> {
         if self.txn.broken {
             return Err(WriteError::Broken);
         }
@@ -310,7 +318,7 @@ impl TableMut<'_, '_> {
     /// One node a level, each copied the first time the transaction touches it.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<bool, WriteError> {
         check_key(key)?;
-        self.check_whole()?;
+        self.begin()?;
         let table = &self.txn.tables[self.index];
         let (mut record, alignment) = (table.record, table.alignment());
         let root = &mut record.root;
@@ -362,7 +370,7 @@ impl TableMut<'_, '_> {
     ///
     /// As [`TableMut::put`].
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, WriteError> {
-        self.check_whole()?;
+        self.begin()?;
         let mut record = self.txn.tables[self.index].record;
         let result = mutate::delete(&mut self.txn.work, &mut record.root, key);
         let existed = self.finish(result)?;
@@ -411,13 +419,19 @@ impl TableMut<'_, '_> {
         }
     }
 
+    /// What comes before each change.
+    pub(super) fn begin(&mut self) -> Result<(), WriteError> {
+        self.check_whole()?;
+        Ok(self.txn.settle_reserved()?)
+    }
+
     /// After a failure half way the nodes in memory may not be a tree any more.
-    fn finish<T>(&mut self, result: Result<T, ReadError>) -> Result<T, WriteError> {
+    pub(super) fn finish<T>(&mut self, result: Result<T, ReadError>) -> Result<T, WriteError> {
         self.txn.broken |= result.is_err();
         Ok(result?)
     }
 
-    fn changed(&mut self, record: TableRecord) {
+    pub(super) fn changed(&mut self, record: TableRecord) {
         let table = &mut self.txn.tables[self.index];
         table.record = record;
         (table.exists, table.changed) = (true, true);
