@@ -52,7 +52,10 @@ impl TableMut<'_, '_> {
     /// # let store = brickyard_store::Options::new().open_in_memory()?;
     /// let mut write = store.write()?;
     /// let mut table = write.table("images")?;
-    /// table.reserve(b"black to white", 256)?.iter_mut().zip(0..).for_each(|(to, byte)| *to = byte);
+    /// let image = table.reserve(b"black to white", 256)?;
+    /// for (to, byte) in image.iter_mut().zip(0..=u8::MAX) {
+    ///     *to = byte;
+    /// }
     /// assert_eq!(table.get(b"black to white")?.map(|image| image[200]), Some(200));
     /// # Ok(())
     /// # }
