@@ -9,7 +9,7 @@ use bumpalo::Bump;
 use crate::error::{Flaw, ReadError, damaged};
 use crate::format::node::Node;
 use crate::format::table::LargeRef;
-use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PageBuf};
+use crate::ids::{Child, DIRTY_BIT, Extent, PageBuf};
 use crate::pages::Pages;
 use crate::space::Freed;
 use crate::tree::edit::{NodeMut, own};
