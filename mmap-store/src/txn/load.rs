@@ -18,14 +18,14 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            memory_bytes: 256 << 20,
+            memory_bytes: 64 << 20,
             dir: None,
         }
     }
 }
 
 impl LoadOptions {
-    /// The defaults: 256 MiB of memory, and temporary files in the store's folder.
+    /// The defaults: 64 MiB of memory, and temporary files in the store's folder.
     pub fn new() -> Self {
         Self::default()
     }
