@@ -16,9 +16,14 @@
 //! | `arena_ops` | nothing | [`arena_ops::run`] |
 //! | `arena_faults` | the n-th call to the operating system fails | [`arena_faults::run`] |
 //! | `pool_ops` | a pool instead of a heap | [`pool_ops::run`] |
+//! | `store_ops` | a store, in memory or in files | [`store_ops::run`] |
+//! | `store_file` | the files of a store, damaged or forged | [`store_file::run`] |
 //!
 //! A pool has operations and an oracle of its own, which counts: [`pool_op::Op`] and
 //! [`pool_driver::Driver`]. [`pool_lies`] plants what the oracle must find.
+//!
+//! A store has [`store_oracle::op::Op`] and is compared with maps. The same oracle drives the
+//! crash simulation within `brickyard-store`, and [`store_lies`] is what it must find.
 //!
 //! [`soak`] and [`pool_soak`] run without a list of operations: many threads, one heap or
 //! three pools.
@@ -67,4 +72,9 @@ pub mod replay;
 pub mod shadow;
 #[expect(unsafe_code, reason = "hands blocks between threads")]
 pub mod soak;
+pub mod store_file;
+pub mod store_lies;
+pub mod store_ops;
+pub mod store_oracle;
+pub mod store_strategy;
 pub mod strategy;

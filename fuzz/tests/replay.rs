@@ -4,7 +4,7 @@
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
-use brickyard_fuzz::{arena_faults, arena_ops, pool_ops, replay};
+use brickyard_fuzz::{arena_faults, arena_ops, pool_ops, replay, store_file, store_ops};
 
 /// Inputs from seeds beside the corpus.
 const SEEDS: u64 = 200;
@@ -22,6 +22,16 @@ fn arena_faults_holds_on_corpus_and_seeds() {
 #[test]
 fn pool_ops_holds_on_corpus_and_seeds() {
     replay_all("pool_ops", pool_ops::run);
+}
+
+#[test]
+fn store_ops_holds_on_corpus_and_seeds() {
+    replay_all("store_ops", store_ops::run);
+}
+
+#[test]
+fn store_file_holds_on_corpus_and_seeds() {
+    replay_all("store_file", store_file::run);
 }
 
 fn replay_all(target: &str, body: fn(&[u8])) {

@@ -63,6 +63,10 @@
 #[doc = include_str!("design.md")]
 pub mod design {}
 
+// The oracle in `simulation` is one of two crates.
+#[cfg(all(test, not(loom)))]
+extern crate self as brickyard_store;
+
 mod error;
 mod ids;
 mod schema;

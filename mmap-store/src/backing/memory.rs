@@ -284,6 +284,15 @@ mod model {
     }
 
     impl Wreck {
+        /// A disk that holds these files for certain.
+        pub(crate) fn with_files(tree: Vec<u8>, ring: Vec<u8>) -> Self {
+            Self {
+                tree,
+                ring,
+                ..Self::default()
+            }
+        }
+
         /// A disk as it may be found: `random(n)` gives a number below `n`.
         pub(crate) fn image(&self, random: &mut dyn FnMut(usize) -> usize) -> Self {
             let mut image = Self {

@@ -14,12 +14,14 @@ use std::sync::Arc;
 
 use crate::backing::memory::{Failure, MemoryBacking, Wreck};
 use crate::shared::Sabotage;
-use crate::simulation::oracle::{Op, Oracle, Random, State, dump};
+use crate::simulation::oracle::machine::{Machine, dump};
+use crate::simulation::oracle::model::{Model, State};
+use crate::simulation::oracle::op::{Op, Random};
+use crate::simulation::oracle::{Stop, drive_honestly};
 use crate::store::{Options, Store};
 
 pub(crate) const MAP_BYTES: u64 = 8 << 20;
 pub(crate) const RING_BYTES: u64 = 16 << 10;
-pub(crate) const TABLES: u8 = 3;
 /// Times that one store dies.
 const LIVES: usize = 3;
 /// Disks that are made of one wreck and looked at.
@@ -43,15 +45,26 @@ impl Planted {
     }
 }
 
-fn ops(random: &mut Random) -> Vec<Op> {
-    (0..20 + random.below(160)).map(|_| random.op()).collect()
+/// Operations of one life, which ends by itself.
+pub(crate) fn ops(random: &mut Random, count: usize) -> Vec<Op> {
+    let ops = (0..count).map(|_| random.op());
+    ops.filter(|op| !matches!(op, Op::Reopen(_))).collect()
+}
+
+/// Does the operations up to the first failure, whose text it returns.
+pub(crate) fn run(model: &mut Model, store: &Store, ops: &[Op]) -> Result<(), String> {
+    match drive_honestly(model, &mut Machine::new(store), ops) {
+        Ok(_) => Ok(()),
+        Err(Stop::Failed(failure)) => Err(failure.text),
+        Err(Stop::Broken(text)) => panic!("{text}"),
+    }
 }
 
 /// Opens a disk; what it holds must be one of the allowed states. Gives the state.
 fn survivor(planted: &Planted, disk: &Wreck, allowed: &[State]) -> State {
     let backing = Arc::new(MemoryBacking::with_content(MAP_BYTES, disk));
     let store = planted.open(&backing).expect("a crashed store opens");
-    let state = dump(&store, TABLES).expect("a crashed store is whole");
+    let state = dump(&store).expect("a crashed store is whole");
     assert!(
         allowed.contains(&state),
         "none of the {} states that may have survived",
@@ -73,12 +86,13 @@ fn lives(seed: u64, planted: &Planted) -> usize {
         let dies_at = 1 + random.below(if life == 0 { 120 } else { 60 }) as u64;
         backing.fail(dies_at, Failure::Dies);
         if let Ok(store) = planted.open(&backing) {
-            let state = dump(&store, TABLES).expect("an opened store is whole");
+            let state = dump(&store).expect("an opened store is whole");
             assert!(allowed.contains(&state), "opened with a state of its own");
-            let mut oracle = Oracle::from(state);
+            let mut model = Model::from(state);
+            let count = 20 + random.below(160);
             // The error is the power cut, or there was none.
-            let _ = oracle.drive(&store, &ops(&mut random));
-            allowed = oracle.states.split_off(oracle.durable);
+            let _ = run(&mut model, &store, &ops(&mut random, count));
+            allowed = model.states.split_off(model.durable);
         }
         let wreck = backing.wreck();
         let mut left = Vec::new();
@@ -161,11 +175,11 @@ fn reusing_pages_of_the_last_checkpoint_is_caught() {
 #[test]
 fn every_failing_call_leaves_a_store_that_opens() {
     let mut random = Random::new(77);
-    let ops: Vec<Op> = (0..400).map(|_| random.op()).collect();
+    let ops = ops(&mut random, 400);
     let calls = {
         let backing = Arc::new(MemoryBacking::new(MAP_BYTES, RING_BYTES).expect("address space"));
         let store = Planted::default().open(&backing).expect("a new store");
-        Oracle::new().drive(&store, &ops).expect("no call fails");
+        run(&mut Model::default(), &store, &ops).expect("no call fails");
         drop(store);
         backing.calls()
     };
@@ -173,18 +187,18 @@ fn every_failing_call_leaves_a_store_that_opens() {
     for call in 1..=calls {
         let backing = Arc::new(MemoryBacking::new(MAP_BYTES, RING_BYTES).expect("address space"));
         backing.fail(call, Failure::Once);
-        let mut oracle = Oracle::new();
+        let mut model = Model::default();
         if let Ok(store) = Planted::default().open(&backing) {
-            if let Err(error) = oracle.drive(&store, &ops) {
+            if let Err(error) = run(&mut model, &store, &ops) {
                 assert!(
                     error.contains("planted") || error.contains("sync"),
                     "{error}"
                 );
             }
             // What readers see was committed, whatever failed.
-            let state = dump(&store, TABLES).expect("reading goes on");
+            let state = dump(&store).expect("reading goes on");
             assert!(
-                oracle.states[oracle.durable..].contains(&state),
+                model.states[model.durable..].contains(&state),
                 "call {call}"
             );
         }
@@ -192,7 +206,7 @@ fn every_failing_call_leaves_a_store_that_opens() {
         let wreck = backing.wreck();
         for _ in 0..IMAGES {
             let disk = wreck.image(&mut |n| random.below(n));
-            survivor(&Planted::default(), &disk, &oracle.states[oracle.durable..]);
+            survivor(&Planted::default(), &disk, &model.states[model.durable..]);
         }
     }
 }

@@ -10,63 +10,37 @@
 use std::sync::Arc;
 
 use crate::backing::memory::{MemoryBacking, Wreck};
+use crate::error::OpenError;
 use crate::shared::Durability;
-use crate::simulation::crash::{MAP_BYTES, RING_BYTES, TABLES};
-use crate::simulation::oracle::{Op, Oracle, Random, dump};
+use crate::simulation::crash::{MAP_BYTES, RING_BYTES, ops, run};
+use crate::simulation::oracle::forge::Image;
+use crate::simulation::oracle::machine::dump;
+use crate::simulation::oracle::model::Model;
+use crate::simulation::oracle::op::{Op, Random};
+use crate::simulation::oracle::probe::{read_all, write_beside_reader};
 use crate::store::{Options, Store};
 
-/// A store with a history: its disk, closed or as the power cut leaves it, and the states
+/// A store with a history: its files, closed or as the power cut leaves them, and the states
 /// it went through.
-fn sound(random: &mut Random, closed: bool) -> (Wreck, Oracle) {
+pub(crate) fn sound(random: &mut Random, closed: bool) -> (Image, Model) {
     let backing = Arc::new(MemoryBacking::new(MAP_BYTES, RING_BYTES).expect("address space"));
     let store = Options::new().open_backing(Arc::clone(&backing) as _, true);
     let store = store.expect("a new store");
-    let mut oracle = Oracle::new();
-    let mut ops: Vec<Op> = (0..400).map(|_| random.op()).collect();
+    let mut model = Model::default();
+    let mut ops = ops(random, 400);
     ops.push(Op::Commit(Durability::Durable));
-    oracle.drive(&store, &ops).expect("a sound disk");
+    run(&mut model, &store, &ops).expect("a sound disk");
     if closed {
         store.checkpoint().expect("a sound disk");
     }
-    (backing.wreck(), oracle)
+    let Wreck { tree, ring, .. } = backing.wreck();
+    (Image { tree, ring }, model)
 }
 
-/// Changes some bytes of the tree, or in one of five cases of the ring.
-fn damage(random: &mut Random, disk: &mut Wreck, ring_too: bool) {
-    for _ in 0..1 + random.below(8) {
-        let file = if ring_too && random.below(5) == 0 {
-            &mut disk.ring
-        } else {
-            &mut disk.tree
-        };
-        let at = random.below(file.len());
-        let len = [1, 1, 2, 16, 600][random.below(5)].min(file.len() - at);
-        let byte = [0, 1, 0x7f, 0xff][random.below(4)];
-        file[at..at + len].fill(byte);
-    }
-}
-
-fn open(disk: &Wreck, options: &Options) -> Result<Store, crate::error::OpenError> {
-    let backing = MemoryBacking::with_content(MAP_BYTES, disk);
+pub(crate) fn open(image: &Image, options: &Options) -> Result<Store, OpenError> {
+    let disk = Wreck::with_files(image.tree.clone(), image.ring.clone());
+    let backing = MemoryBacking::with_content(MAP_BYTES, &disk);
     options.open_backing(Arc::new(backing), true)
-}
-
-/// Changes every table here and there. Errors are fine.
-fn scribble(store: &Store, random: &mut Random) {
-    let Ok(mut txn) = store.write() else {
-        return;
-    };
-    for table in 0..TABLES {
-        let Ok(mut table) = txn.table(&format!("table {table}")) else {
-            continue;
-        };
-        for number in 0..20 {
-            let key = random.key();
-            let _ = table.delete(&key);
-            let _ = table.put(&key, &[number; 90]);
-        }
-    }
-    let _ = txn.commit();
 }
 
 /// What became of damaged stores.
@@ -86,13 +60,13 @@ fn damaged_stores(count: usize, options: &Options) -> Outcome {
     let mut outcome = Outcome::default();
     for number in 0..count {
         // Opening for writing walks every node, opening for reading none.
-        let ((whole, oracle), options) = if number % 2 == 0 {
+        let ((whole, model), options) = if number % 2 == 0 {
             (&cut, options)
         } else {
             (&closed, &read_only)
         };
         let mut disk = whole.clone();
-        damage(&mut random, &mut disk, true);
+        disk.damage(true, &mut |n| random.below(n));
         if random.below(8) == 0 {
             let len = random.below(disk.tree.len());
             disk.tree.truncate(len / 4096 * 4096);
@@ -101,14 +75,14 @@ fn damaged_stores(count: usize, options: &Options) -> Outcome {
             outcome.refused += 1;
             continue;
         };
-        let walked = dump(&store, TABLES);
+        let walked = dump(&store);
         outcome.noticed += usize::from(walked.is_err() || !store.check().problems.is_empty());
         // A damaged ring may end early, and a damaged slot let the one before it be used.
-        if walked.is_ok_and(|state| !oracle.states.contains(&state)) {
+        if walked.is_ok_and(|state| !model.states.contains(&state)) {
             outcome.wrong += 1;
             continue;
         }
-        scribble(&store, &mut random);
+        write_beside_reader(&store, &mut random);
     }
     outcome
 }
@@ -147,16 +121,16 @@ fn forged_files_that_pass_the_check_can_be_used() {
     let (mut used, mut refused) = (0, 0);
     for _ in 0..1_500 {
         let mut disk = whole.clone();
-        damage(&mut random, &mut disk, false);
+        disk.damage(false, &mut |n| random.below(n));
         let Ok(store) = open(&disk, &options) else {
             refused += 1;
             continue;
         };
         used += 1;
-        dump(&store, TABLES).expect("the check found nothing");
-        scribble(&store, &mut random);
+        dump(&store).expect("the check found nothing");
+        assert!(write_beside_reader(&store, &mut random), "a slice changed");
         store.checkpoint().expect("a sound store");
-        scribble(&store, &mut random);
+        assert!(write_beside_reader(&store, &mut random), "a slice changed");
         assert_eq!(store.check().problems, [], "still sound");
     }
     assert!(
@@ -176,37 +150,11 @@ fn forged_files_can_be_read_without_the_check() {
     let mut failed = 0;
     for _ in 0..1_500 {
         let mut disk = whole.clone();
-        damage(&mut random, &mut disk, false);
+        disk.damage(false, &mut |n| random.below(n));
         let Ok(store) = open(&disk, &options) else {
             continue;
         };
-        let read = store.read();
-        for table in 0..TABLES {
-            let Ok(Some(table)) = read.table(&format!("table {table}")) else {
-                failed += 1;
-                continue;
-            };
-            let (mut forwards, mut steps) = (table.range::<[u8]>(..), 0);
-            while let Ok(range) = &mut forwards
-                && let Ok(Some(_)) = range.next()
-            {
-                steps += 1;
-                assert!(steps < 1 << 20, "the walk ends");
-            }
-            let (mut backwards, mut steps) = (table.range::<[u8]>(..), 0);
-            while let Ok(range) = &mut backwards
-                && let Ok(Some(_)) = range.next_back()
-            {
-                steps += 1;
-                assert!(steps < 1 << 20, "the walk ends");
-            }
-            for _ in 0..20 {
-                let key = random.key();
-                failed += usize::from(table.get(&key).is_err());
-                failed += usize::from(table.get_many(&[&key, &[]]).is_err());
-            }
-        }
-        drop(read);
+        failed += read_all(&store, &mut random);
         failed += usize::from(!store.check().problems.is_empty());
     }
     assert!(failed > 100, "{failed} errors");
