@@ -18,7 +18,7 @@ use crate::store_lies::{Liar, Lie};
 use crate::store_oracle::machine::{Machine, dump};
 use crate::store_oracle::model::Model;
 use crate::store_oracle::op::{End, Op, Outcome};
-use crate::store_oracle::{Stop, drive};
+use crate::store_oracle::{Stop, brief, drive};
 
 /// Steps of one input; a longer one would be slow and teach nothing new.
 const MAX_STEPS: usize = 300;
@@ -122,10 +122,11 @@ pub fn run_ops(setup: Setup, ops: &[Op], lie: Lie) -> Result<(), String> {
     let mut rest = ops.as_slice();
     loop {
         let store = setup.open(&home)?;
-        let found = dump(&store).map_err(|error| text(&error))?;
+        let found = dump(&store).map_err(|failure| failure.text)?;
         if !model.begin_life(found.clone()) {
+            let found = brief(&found);
             return Err(format!(
-                "what was not committed is there, or the reverse, after the store was opened again: {found:?}"
+                "what lasted is no state of the store that was opened again: {found}"
             ));
         }
         let done = live(&store, rest, &mut model, &mut liar)?;
@@ -165,9 +166,9 @@ fn live(store: &Store, ops: &[Op], model: &mut Model, liar: &mut Liar) -> Result
         Stop::Broken(text) => text,
     };
     let done = drive(model, &mut machine, ops, &mut step).map_err(told)?;
-    let kept = machine.dump_kept().map_err(|error| error.to_string())?;
+    let kept = machine.dump_kept().map_err(|failure| failure.text)?;
     if kept != model.kept() {
-        return Err(format!("at the end, in a kept snapshot: {kept:?}"));
+        return Err(format!("at the end, in a kept snapshot: {}", brief(&kept)));
     }
     if !matches!(ops.get(done.wrapping_sub(1)), Some(Op::Reopen(_))) {
         drive(model, &mut machine, &[Op::Check], &mut step).map_err(told)?;

@@ -59,6 +59,10 @@ fn op() -> impl Strategy<Value = Op> {
         7 => change(),
         8 => (table(), key()).prop_map(|(table, key)| Op::Delete { table, key }),
         12 => look(),
+        1 => table().prop_map(Op::DropTable),
+        3 => Just(Op::Savepoint),
+        2 => (0..8_u8).prop_map(Op::RollBack),
+        1 => (0..8_u8).prop_map(Op::Release),
         2 => Just(Op::Keep),
         1 => (0..8_u8).prop_map(Op::Forget),
         8 => Just(Op::Commit(Durability::Durable)),
@@ -94,5 +98,6 @@ fn look() -> impl Strategy<Value = Op> {
             |(view, table, key, keep, turns)| Op::Prefix { view, table, key, keep, turns }
         ),
         1 => (view(), table()).prop_map(|(view, table)| Op::Ends { view, table }),
+        1 => view().prop_map(Op::Tables),
     ]
 }

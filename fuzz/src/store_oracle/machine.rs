@@ -4,10 +4,12 @@ use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brickyard_store::{Range, ReadError, ReadTxn, Store, Table, WriteTxn};
+use brickyard_store::{Range, ReadError, ReadTxn, Savepoint, Store, Table, TableMut, WriteTxn};
 
 use super::model::State;
-use super::op::{Failure, Op, Outcome, Pair, Span, TABLES, Turns, View, many_keys, table_name};
+use super::op::{
+    Failure, Op, Outcome, Pair, Span, TABLES, Turns, View, many_keys, table_name, table_options,
+};
 
 /// Entries of a range that has no end.
 const MOST_ENTRIES: usize = 1 << 20;
@@ -17,6 +19,7 @@ const MOST_ENTRIES: usize = 1 << 20;
 pub struct Machine<'s> {
     store: &'s Store,
     txn: Option<WriteTxn<'s>>,
+    saved: Vec<Savepoint>,
     kept: Vec<ReadTxn<'s>>,
 }
 
@@ -27,6 +30,7 @@ impl<'s> Machine<'s> {
         Self {
             store,
             txn: None,
+            saved: Vec::new(),
             kept: Vec::new(),
         }
     }
@@ -41,7 +45,7 @@ impl<'s> Machine<'s> {
     /// # Errors
     ///
     /// What the store says.
-    pub fn dump_kept(&self) -> Result<Vec<State>, ReadError> {
+    pub fn dump_kept(&self) -> Result<Vec<State>, Failure> {
         self.kept.iter().map(dump_snapshot).collect()
     }
 
@@ -66,7 +70,8 @@ impl<'s> Machine<'s> {
             | Op::GetMany { view, .. }
             | Op::Range { view, .. }
             | Op::Prefix { view, .. }
-            | Op::Ends { view, .. } => return self.look(view, op),
+            | Op::Ends { view, .. }
+            | Op::Tables(view) => return self.look(view, op),
             Op::Keep => {
                 self.kept.push(self.store.read());
                 Outcome::Done
@@ -79,14 +84,21 @@ impl<'s> Machine<'s> {
             }
             Op::Commit(durability) => {
                 self.txn()?;
+                self.saved.clear();
                 let txn = self.txn.take().expect("just begun");
                 txn.commit_with(durability)?;
                 Outcome::Done
             }
             Op::Abort => {
+                self.saved.clear();
                 self.txn = None;
                 Outcome::Done
             }
+            Op::DropTable(table) => {
+                self.txn()?.delete_table(&table_name(table))?;
+                Outcome::Done
+            }
+            Op::Savepoint | Op::RollBack(_) | Op::Release(_) => return self.save(op),
             Op::Checkpoint => {
                 self.store.checkpoint()?;
                 Outcome::Done
@@ -101,6 +113,29 @@ impl<'s> Machine<'s> {
         })
     }
 
+    fn save(&mut self, op: &Op) -> Result<Outcome, Failure> {
+        self.txn()?;
+        let Some(txn) = &mut self.txn else {
+            return Ok(Outcome::Done);
+        };
+        let place = |pick: u8| usize::from(pick) % self.saved.len();
+        match *op {
+            Op::RollBack(pick) if !self.saved.is_empty() => {
+                let index = place(pick);
+                txn.roll_back(&self.saved[index])?;
+                self.saved.truncate(index + 1);
+            }
+            Op::Release(pick) if !self.saved.is_empty() => {
+                let index = place(pick);
+                txn.release(self.saved.swap_remove(index))?;
+                self.saved.truncate(index);
+            }
+            Op::Savepoint => self.saved.push(txn.savepoint()?),
+            _ => {}
+        }
+        Ok(Outcome::Done)
+    }
+
     fn change(&mut self, op: &Op) -> Result<Outcome, Failure> {
         let (Op::Put { table, .. }
         | Op::Insert { table, .. }
@@ -111,7 +146,7 @@ impl<'s> Machine<'s> {
         else {
             return Ok(Outcome::Done);
         };
-        let mut table = self.txn()?.table(&table_name(table))?;
+        let mut table = open(self.txn()?, table)?;
         Ok(match *op {
             Op::Put { key, value, .. } => Outcome::Is(table.put(&key.bytes(), &value.bytes())?),
             Op::Insert { key, value, .. } => {
@@ -147,6 +182,12 @@ impl<'s> Machine<'s> {
                 &fresh
             }
         };
+        if let Op::Tables(_) = op {
+            let tables = snapshot.tables()?.into_iter();
+            let filled = tables.filter(|table| table.entries > 0);
+            let named = filled.map(|table| (table.name.to_string(), table.entries));
+            return Ok(Outcome::Tables(named.collect()));
+        }
         let (Op::Get { table, .. }
         | Op::GetMany { table, .. }
         | Op::Range { table, .. }
@@ -160,6 +201,12 @@ impl<'s> Machine<'s> {
             None => Ok(nothing(op)),
         }
     }
+}
+
+/// A table as it was created, or to be created.
+fn open<'t, 's>(txn: &'t mut WriteTxn<'s>, table: u8) -> Result<TableMut<'t, 's>, Failure> {
+    let (name, options) = (table_name(table), table_options(table));
+    Ok(txn.table_with(&name, &options)?)
 }
 
 /// What a look at an empty table gives.
@@ -234,7 +281,7 @@ fn collect(mut range: Range<'_>, turns: Turns) -> Result<Outcome, ReadError> {
 /// # Panics
 ///
 /// As [`dump_snapshot`].
-pub fn dump(store: &Store) -> Result<State, ReadError> {
+pub fn dump(store: &Store) -> Result<State, Failure> {
     dump_snapshot(&store.read())
 }
 
@@ -248,7 +295,7 @@ pub fn dump(store: &Store) -> Result<State, ReadError> {
 ///
 /// Panics if reading backwards, single or batched look-ups or the number of entries show
 /// something else than reading forwards.
-pub fn dump_snapshot(read: &ReadTxn<'_>) -> Result<State, ReadError> {
+pub fn dump_snapshot(read: &ReadTxn<'_>) -> Result<State, Failure> {
     let mut state = State::new();
     for number in 0..TABLES {
         let Some(table) = read.table(&table_name(number))? else {

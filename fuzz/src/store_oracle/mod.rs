@@ -72,6 +72,19 @@ pub fn drive_honestly(
     drive(model, machine, ops, &mut |machine, op| machine.step(op))
 }
 
+/// Most bytes of what a report says that was found: whole stores are long.
+const BRIEF_BYTES: usize = 600;
+
+/// A value in a report.
+pub fn brief(value: &dyn core::fmt::Debug) -> String {
+    let mut text = format!("{value:?}");
+    if let Some((end, _)) = text.char_indices().nth(BRIEF_BYTES) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 fn one(
     model: &mut Model,
     machine: &mut Machine<'_>,
@@ -87,7 +100,8 @@ fn one(
     }
     if found != expected {
         let promise = op.promise();
-        let text = format!("{promise}: {op:?}\n  expected {expected:?}\n  found    {found:?}");
+        let (expected, found) = (brief(&expected), brief(&found));
+        let text = format!("{promise}: {op:?}\n  expected {expected}\n  found    {found}");
         return Err(Stop::Broken(text));
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use brickyard_store::Durability;
 
-use super::op::{Edge, End, Failure, Op, Outcome, Pair, Span, Turns, View, many_keys};
+use super::op::{Edge, End, Failure, Op, Outcome, Pair, Span, Turns, View, many_keys, table_name};
 
 /// The entries of a table.
 pub type Table = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -22,6 +22,8 @@ pub struct Model {
     pub durable: usize,
     /// What the open transaction sees.
     open: Option<State>,
+    /// What it saw at its savepoints.
+    saved: Vec<State>,
     /// What kept snapshots see.
     kept: Vec<State>,
 }
@@ -45,6 +47,7 @@ impl From<State> for Model {
             states: vec![state],
             durable: 0,
             open: None,
+            saved: Vec::new(),
             kept: Vec::new(),
         }
     }
@@ -89,7 +92,12 @@ impl Model {
         if !failure.is_unknown {
             self.states.truncate(mark.states);
         }
+        self.end_txn();
+    }
+
+    fn end_txn(&mut self) {
         self.open = None;
+        self.saved.clear();
     }
 
     /// The store's life has ended, and what is open and kept with it. False if what is found
@@ -177,9 +185,14 @@ impl Model {
             }
             Op::Commit(durability) => self.commit(durability),
             Op::Abort => {
-                self.open = None;
+                self.end_txn();
                 Outcome::Done
             }
+            Op::DropTable(table) => {
+                self.open().remove(&table);
+                Outcome::Done
+            }
+            Op::Savepoint | Op::RollBack(_) | Op::Release(_) => self.step_saved(op),
             Op::Reopen(End::Die) => Outcome::Done,
             Op::Checkpoint | Op::Reopen(_) => {
                 self.durable = self.states.len() - 1;
@@ -188,6 +201,23 @@ impl Model {
             Op::Check => Outcome::Checked(Vec::new(), self.now().clone()),
             _ => self.step_look(op),
         }
+    }
+
+    fn step_saved(&mut self, op: &Op) -> Outcome {
+        let state = self.open().clone();
+        match *op {
+            Op::RollBack(pick) if !self.saved.is_empty() => {
+                let index = usize::from(pick) % self.saved.len();
+                self.saved.truncate(index + 1);
+                self.open = self.saved.last().cloned();
+            }
+            Op::Release(pick) if !self.saved.is_empty() => {
+                self.saved.truncate(usize::from(pick) % self.saved.len());
+            }
+            Op::Savepoint => self.saved.push(state),
+            _ => {}
+        }
+        Outcome::Done
     }
 
     fn step_look(&mut self, op: &Op) -> Outcome {
@@ -241,13 +271,20 @@ impl Model {
                     len,
                 }
             }
+            Op::Tables(view) => {
+                let state = self.view(view.outside()).iter();
+                let filled = state.filter(|(_, table)| !table.is_empty());
+                let named =
+                    filled.map(|(&table, entries)| (table_name(table), entries.len() as u64));
+                Outcome::Tables(named.collect())
+            }
             _ => Outcome::Done,
         }
     }
 
     fn commit(&mut self, durability: Durability) -> Outcome {
         let mut state = self.open().clone();
-        self.open = None;
+        self.end_txn();
         state.retain(|_, table| !table.is_empty());
         self.states.push(state);
         if durability == Durability::Durable {

@@ -4,15 +4,28 @@
 //! that operations meet, and of all kinds. What is picked ("the third snapshot") is resolved
 //! against what there is, so every sequence of operations is a legal program.
 
-use brickyard_store::{BeginError, CommitError, Durability, ReadError, WriteError};
+use brickyard_store::{
+    BeginError, CommitError, Durability, ReadError, TableError, TableOptions, WriteError,
+};
 
 /// Tables that programs use.
-pub const TABLES: u8 = 3;
+pub const TABLES: u8 = 4;
 
 /// The name of a table.
 #[must_use]
 pub fn table_name(table: u8) -> String {
     format!("table {}", table % TABLES)
+}
+
+/// The options of a table: none, but for the last one's.
+pub fn table_options(table: u8) -> TableOptions {
+    if table % TABLES + 1 < TABLES {
+        return TableOptions::new();
+    }
+    TableOptions::new()
+        .alignment(64)
+        .key_type("oracle key")
+        .value_type("oracle value 1")
 }
 
 /// A key, by number; small numbers are plain ones.
@@ -112,6 +125,19 @@ impl Span {
         Self {
             from: Edge::choose(choose),
             to: Edge::choose(choose),
+        }
+    }
+
+    /// Mostly a narrow one, so that tables do not stay empty.
+    fn choose_narrow(choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        if choose(6) == 0 {
+            return Self::choose(choose);
+        }
+        let first = Key::choose(choose);
+        let last = Key(first.0 + 8 * small(choose(6)));
+        Self {
+            from: Edge::At(first),
+            to: Edge::At(last),
         }
     }
 
@@ -266,6 +292,16 @@ pub enum Op {
         /// The table.
         table: u8,
     },
+    /// `delete_table`.
+    DropTable(u8),
+    /// `savepoint`.
+    Savepoint,
+    /// `roll_back`, to a savepoint if there is one.
+    RollBack(u8),
+    /// `release`, of a savepoint if there is one.
+    Release(u8),
+    /// `tables`: those with entries.
+    Tables(View),
     /// Takes a snapshot and keeps it.
     Keep,
     /// Drops a kept snapshot.
@@ -302,7 +338,7 @@ impl End {
 impl Op {
     /// The next operation, by choices below the numbers that are asked for. Zeros give puts.
     pub fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        let kind = choose(64);
+        let kind = choose(72);
         let table = tiny(choose(usize::from(TABLES)));
         match kind {
             0..16 => Self::Put {
@@ -327,7 +363,7 @@ impl Op {
             },
             28 => Self::DeleteRange {
                 table,
-                span: Span::choose(choose),
+                span: Span::choose_narrow(choose),
             },
             29..41 => Self::choose_look(kind, table, choose),
             41..43 => Self::Keep,
@@ -337,6 +373,11 @@ impl Op {
             57..59 => Self::Abort,
             59..61 => Self::Checkpoint,
             61 => Self::Check,
+            62 => Self::DropTable(table),
+            63..66 => Self::Savepoint,
+            66..68 => Self::RollBack(tiny(choose(8))),
+            68 => Self::Release(tiny(choose(8))),
+            69 => Self::Tables(View::choose(choose)),
             _ => Self::Reopen(End::choose(choose)),
         }
     }
@@ -391,6 +432,7 @@ impl Op {
             Self::GetMany { .. } => "the values of many keys",
             Self::Range { .. } => "the entries of a range",
             Self::Prefix { .. } => "the entries of a prefix",
+            Self::Tables(_) => "the list of tables",
             Self::Ends { .. } => "first, last and number",
             Self::Check => "what check finds, and everything",
             _ => "it is done",
@@ -409,7 +451,8 @@ impl Op {
             | Self::GetMany { view, .. }
             | Self::Range { view, .. }
             | Self::Prefix { view, .. }
-            | Self::Ends { view, .. } => Some(*view),
+            | Self::Ends { view, .. }
+            | Self::Tables(view) => Some(*view),
             _ => None,
         }
     }
@@ -438,6 +481,8 @@ pub enum Outcome {
     Value(Option<Vec<u8>>),
     /// Several.
     Values(Vec<Option<Vec<u8>>>),
+    /// Names and numbers of entries.
+    Tables(Vec<(String, u64)>),
     /// Entries, in the order they were read.
     Entries(Vec<Pair>),
     /// The ends of a table.
@@ -483,6 +528,12 @@ impl From<ReadError> for Failure {
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
+        Self::nothing(&error)
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
         Self::nothing(&error)
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn sound(random: &mut Random, closed: bool) -> (Image, Model) {
     let store = Options::new().open_backing(Arc::clone(&backing) as _, true);
     let store = store.expect("a new store");
     let mut model = Model::default();
-    let mut ops = ops(random, 400);
+    let mut ops = ops(random, 600);
     ops.push(Op::Commit(Durability::Durable));
     run(&mut model, &store, &ops).expect("a sound disk");
     if closed {
