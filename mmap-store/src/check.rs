@@ -24,6 +24,16 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
 }
 
+/// How far a check has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckProgress {
+    /// Pages looked at so far.
+    pub met: u64,
+    /// Pages of the file; those of one that shrinks or has holes are not all met.
+    pub pages: u64,
+}
+
 /// How much is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
@@ -50,13 +60,29 @@ struct Walk<'s> {
     len: u32,
     /// Pages met so far, a bit each.
     seen: Vec<u64>,
+    /// How many.
+    met: u64,
+    /// Is told after each [`STRIDE`] of them.
+    progress: &'s mut dyn FnMut(CheckProgress),
 }
+
+/// Pages between two reports of progress: 4 MiB.
+const STRIDE: u64 = 1024;
 
 /// What sees the entries of leaves: the leaf, and which of its entries.
 type Visit<'v> = &'v mut dyn FnMut(&Node<'_>, usize);
 
 /// Checks the newest version. Writers wait meanwhile, readers do not.
 pub(crate) fn check(shared: &Shared, depth: Depth) -> CheckReport {
+    check_with(shared, depth, &mut |_| {})
+}
+
+/// Like [`check`], and says how far it has come.
+pub(crate) fn check_with(
+    shared: &Shared,
+    depth: Depth,
+    progress: &mut dyn FnMut(CheckProgress),
+) -> CheckReport {
     let mut head = shared.head.lock();
     shared.reclaim(&mut head);
     let mut walk = Walk {
@@ -67,6 +93,8 @@ pub(crate) fn check(shared: &Shared, depth: Depth) -> CheckReport {
         alignment: Alignment::NONE,
         len: head.len,
         seen: vec![0; head.len as usize / 64 + 1],
+        met: 0,
+        progress,
     };
     walk.tables(head.version.root);
     walk.report.live_pages = walk
@@ -109,6 +137,13 @@ impl Walk<'_> {
                 return false;
             }
             self.seen[page as usize / 64] |= 1 << (page % 64);
+            self.met += 1;
+            if self.met.is_multiple_of(STRIDE) {
+                (self.progress)(CheckProgress {
+                    met: self.met,
+                    pages: u64::from(self.len),
+                });
+            }
         }
         true
     }

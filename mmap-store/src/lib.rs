@@ -117,6 +117,9 @@ mod txn;
 mod check;
 
 #[cfg(not(loom))]
+mod stat;
+
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "looks at the meta slots before there is a store"
@@ -133,7 +136,7 @@ mod models;
 mod simulation;
 
 #[cfg(not(loom))]
-pub use check::CheckReport;
+pub use check::{CheckProgress, CheckReport};
 pub use error::{
     BeginError, CommitError, Flaw, LoadError, OpenError, Problem, ReadError, TableError, WriteError,
 };
@@ -141,6 +144,8 @@ pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
 pub use schema::{Compression, MAX_TYPE_NAME_BYTES, TableOptions};
 #[cfg(not(loom))]
 pub use shared::Durability;
+#[cfg(not(loom))]
+pub use stat::{StoreStat, TableStat};
 #[cfg(not(loom))]
 pub use store::{Options, Store};
 #[cfg(not(loom))]

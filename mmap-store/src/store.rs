@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 use crate::backing::Backing;
 use crate::backing::file::{self, FileOptions};
 use crate::backing::memory::MemoryBacking;
-use crate::check::{self, CheckReport, Depth};
-use crate::error::{BeginError, CommitError, OpenError};
+use crate::check::{self, CheckProgress, CheckReport, Depth};
+use crate::error::{BeginError, CommitError, OpenError, ReadError};
 use crate::format::ring::MOST_RING_BYTES;
 use crate::ids::PAGE_BYTES_U64;
 use crate::recovery::{self, How};
 use crate::shared::{Durability, Shared};
+use crate::stat::{self, StoreStat};
 use crate::txn::read::ReadTxn;
 use crate::txn::write::WriteTxn;
 
@@ -234,6 +235,25 @@ impl Store {
     /// Walks everything and reports all that is wrong.
     pub fn check(&self) -> CheckReport {
         check::check(&self.shared, Depth::All)
+    }
+
+    /// Like [`Store::check`], and tells `progress` every 4 MiB how far it has come.
+    pub fn check_with(&self, mut progress: impl FnMut(CheckProgress)) -> CheckReport {
+        check::check_with(&self.shared, Depth::All, &mut progress)
+    }
+
+    /// Says what each table holds and takes, and how pages and ring are used. Waits while a
+    /// write transaction lives.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    ///
+    /// # Complexity
+    ///
+    /// Reads every node.
+    pub fn stat(&self) -> Result<StoreStat, ReadError> {
+        stat::stat(&self.shared)
     }
 
     /// Closes the store with a checkpoint, so that the next open has nothing to replay.
