@@ -9,6 +9,7 @@ use crate::child::ChildArgs;
 use crate::pool::PoolChildArgs;
 use crate::spawn::SpawnArgs;
 use crate::store::StoreChildArgs;
+use crate::store_tool::StoreArgs;
 
 /// Compares memory allocators (the arena, the system's malloc, peers), object pools, stores.
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Run a command alternately under the system malloc and a preloaded library
     Run(RunArgs),
+    /// Look into the files of a store: check, stat, dump, load, get, put, delete
+    Store(StoreArgs),
     /// One measurement
     #[command(hide = true)]
     Child(ChildArgs),

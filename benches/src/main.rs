@@ -1,6 +1,7 @@
 //! `brickyard` compares memory allocators: the arena of this workspace, the
 //! system's malloc and, with the feature `peers`, others. With `--pool` it compares
-//! object pools, with `--store` stores.
+//! object pools, with `--store` stores. `brickyard store` ([`store_tool`]) looks into the
+//! files of a store.
 //!
 //! One measurement is one process ([`child`]) whose global allocator is chosen
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
@@ -27,6 +28,7 @@ mod series;
 mod spawn;
 mod stats;
 mod store;
+mod store_tool;
 #[expect(
     unsafe_code,
     reason = "the global allocator forwards to the chosen one"
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         None => compared(&cli.compare),
         Some(Command::Compare(args)) => compared(args),
         Some(Command::Run(args)) => run::main(args),
+        Some(Command::Store(args)) => return store_tool::main(args),
         Some(Command::Child(args)) => child::main(args),
         Some(Command::PoolChild(args)) => pool::child(args),
         Some(Command::StoreChild(args)) => store::child(args),
