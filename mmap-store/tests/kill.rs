@@ -4,7 +4,11 @@
 //! the store does not open. How it is seen: this program starts itself as a child that
 //! commits numbered transactions and says which ones are acknowledged; it is killed, and
 //! what the files hold is compared with what it said. (A killed process loses nothing that
-//! it wrote: what a power cut does is the simulation's part, in `src/crash.rs`.)
+//! it wrote: what a power cut does is the part of the simulation, in `src/simulation`, and of
+//! `tests/images.sh`, which uses this program as its writer and its reader.)
+//!
+//! The ring is small, so that a checkpoint is mostly on its way; a log grows the file and
+//! is emptied again.
 #![cfg(not(loom))]
 
 use core::time::Duration;
@@ -14,10 +18,17 @@ use std::process::{Command, Stdio};
 
 use brickyard_store::{Durability, Options, Store};
 
+/// The folder in which to write until killed.
 const CHILD: &str = "BRICKYARD_KILL_CHILD";
+/// Set for a writer that waits for no barrier and still says that commits last.
+const LIAR: &str = "BRICKYARD_KILL_LIAR";
+/// The folder whose last transaction is printed.
+const READER: &str = "BRICKYARD_KILL_READER";
 const ROUNDS: u64 = 40;
 /// Entries that each transaction changes in each of two tables.
 const WIDTH: u64 = 5;
+/// The log is emptied by every so manieth transaction.
+const LOG: u64 = 150;
 
 fn open(dir: &Path) -> Store {
     let options = Options::new().ring_bytes(1 << 14);
@@ -45,12 +56,32 @@ fn last(store: &Store) -> u64 {
         assert!(last.is_none_or(|last| last == number), "half a transaction");
         last = Some(number);
     }
-    last.expect("two tables were looked at")
+    let last = last.expect("two tables were looked at");
+    let logged = read.table("log").expect("sound").map_or(0, |log| {
+        let mut range = log.range::<[u8]>(..).expect("sound");
+        let mut expected = last / LOG * LOG;
+        while let Some((key, value)) = range.next().expect("sound") {
+            expected += 1;
+            assert_eq!(key, expected.to_be_bytes());
+            assert_eq!(value, entry(expected));
+        }
+        log.len()
+    });
+    assert_eq!(logged, last % LOG, "the log has every transaction since");
+    last
+}
+
+/// What the log has of a transaction: about a page.
+fn entry(number: u64) -> Vec<u8> {
+    vec![number.to_le_bytes()[0]; 4000]
 }
 
 /// Commits until it is killed; says the number of each commit that lasts.
 fn child(dir: &Path) {
-    let store = open(dir);
+    let lies = std::env::var_os(LIAR).is_some();
+    let ring_bytes = if lies { 16 << 20 } else { 1 << 14 };
+    let store = Options::new().ring_bytes(ring_bytes).open(dir);
+    let store = store.expect("it opens, however its writer died");
     let mut number = last(&store);
     let mut out = std::io::stdout();
     loop {
@@ -64,14 +95,20 @@ fn child(dir: &Path) {
                 table.put(&slot.to_be_bytes(), &value).expect("sound");
             }
         }
-        let visible = number.is_multiple_of(3);
+        let mut log = write.table("log").expect("sound");
+        log.put(&number.to_be_bytes(), &entry(number))
+            .expect("sound");
+        if number.is_multiple_of(LOG) {
+            log.delete_range::<[u8]>(..).expect("sound");
+        }
+        let visible = lies || number.is_multiple_of(3);
         let durability = if visible {
             Durability::Visible
         } else {
             Durability::Durable
         };
         write.commit_with(durability).expect("a working disk");
-        if !visible {
+        if lies || !visible {
             writeln!(out, "lasts {number}").expect("a reader");
         }
     }
@@ -81,6 +118,12 @@ fn child(dir: &Path) {
 fn a_killed_writer_loses_no_acknowledged_commit() {
     if let Some(dir) = std::env::var_os(CHILD) {
         child(Path::new(&dir));
+    }
+    if let Some(dir) = std::env::var_os(READER) {
+        let store = open(Path::new(&dir));
+        assert_eq!(store.check().problems, []);
+        writeln!(std::io::stdout(), "found {}", last(&store)).expect("a reader");
+        return;
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
     let program = std::env::current_exe().expect("this program");
