@@ -24,8 +24,9 @@ use crate::store_oracle::drive_honestly;
 use crate::store_oracle::forge::{Forgery, Image};
 use crate::store_oracle::machine::{Machine, dump};
 use crate::store_oracle::model::{Model, State};
-use crate::store_oracle::op::{Op, Random};
+use crate::store_oracle::op::Op;
 use crate::store_oracle::probe::{read_all, write_beside_reader};
+use crate::store_oracle::random::Random;
 
 /// Operations that a store has behind it before its files are changed.
 const HISTORY: usize = 300;

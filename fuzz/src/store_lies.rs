@@ -58,7 +58,7 @@ impl Lie {
     pub const ALL: [(Self, &'static str); 19] = [
         (Self::SaysNew, "what put says"),
         (Self::LostPut, "and everything"),
-        (Self::GreedyInsert, "and everything"),
+        (Self::GreedyInsert, "first, last and number"),
         (Self::LostDelete, "and everything"),
         (Self::GreedyRange, "how many delete_range took"),
         (Self::BlindSwap, "what compare_and_swap says"),

@@ -10,7 +10,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 /// Programs a lie may hide in before it counts as not found.
-const PROGRAMS: usize = 100;
+const PROGRAMS: usize = 200;
 
 #[test]
 fn every_planted_lie_is_reported_and_nothing_else() {

@@ -15,6 +15,7 @@ pub mod machine;
 pub mod model;
 pub mod op;
 pub mod probe;
+pub mod random;
 
 use machine::Machine;
 use model::Model;

@@ -341,11 +341,7 @@ impl Op {
         let kind = choose(72);
         let table = tiny(choose(usize::from(TABLES)));
         match kind {
-            0..16 => Self::Put {
-                table,
-                key: Key::choose(choose),
-                value: Value::choose(choose),
-            },
+            // Mostly puts: 0 to 15, and what is left.
             16..18 => Self::Insert {
                 table,
                 key: Key::choose(choose),
@@ -373,12 +369,17 @@ impl Op {
             57..59 => Self::Abort,
             59..61 => Self::Checkpoint,
             61 => Self::Check,
-            62 => Self::DropTable(table),
+            62 if choose(6) == 0 => Self::DropTable(table),
             63..66 => Self::Savepoint,
             66..68 => Self::RollBack(tiny(choose(8))),
             68 => Self::Release(tiny(choose(8))),
             69 => Self::Tables(View::choose(choose)),
-            _ => Self::Reopen(End::choose(choose)),
+            70 => Self::Reopen(End::choose(choose)),
+            _ => Self::Put {
+                table,
+                key: Key::choose(choose),
+                value: Value::choose(choose),
+            },
         }
     }
 
@@ -568,34 +569,4 @@ fn small(choice: usize) -> u16 {
 /// The others are below 256.
 fn tiny(choice: usize) -> u8 {
     u8::try_from(choice).unwrap_or(u8::MAX)
-}
-
-/// Small numbers from a seed (xorshift64*, Vigna 2016).
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The numbers that belong to a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap_or(0) % n
-    }
-
-    /// The bytes of a key.
-    pub fn key(&mut self) -> Vec<u8> {
-        Key::choose(&mut |n| self.below(n)).bytes()
-    }
-
-    /// An operation.
-    pub fn op(&mut self) -> Op {
-        Op::choose(&mut |n| self.below(n))
-    }
 }

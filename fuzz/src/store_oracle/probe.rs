@@ -2,7 +2,8 @@
 
 use brickyard_store::{ReadTxn, Store, Table};
 
-use super::op::{Random, TABLES, table_name};
+use super::op::{TABLES, table_name};
+use super::random::Random;
 
 /// More steps than that and a walk has no end.
 const MOST_STEPS: usize = 1 << 22;

@@ -16,7 +16,8 @@ use crate::backing::memory::{Failure, MemoryBacking, Wreck};
 use crate::shared::Sabotage;
 use crate::simulation::oracle::machine::{Machine, dump};
 use crate::simulation::oracle::model::{Model, State};
-use crate::simulation::oracle::op::{Op, Random};
+use crate::simulation::oracle::op::Op;
+use crate::simulation::oracle::random::Random;
 use crate::simulation::oracle::{Stop, drive_honestly};
 use crate::store::{Options, Store};
 
@@ -109,20 +110,25 @@ fn lives(seed: u64, planted: &Planted) -> usize {
     looked_at
 }
 
-fn crashes() -> usize {
-    let wanted = std::env::var("BRICKYARD_CRASHES").ok();
-    wanted.and_then(|text| text.parse().ok()).unwrap_or(4_000)
+/// A number from the environment.
+fn asked<T: core::str::FromStr>(name: &str, default: T) -> T {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| match text.parse() {
+        Ok(number) => number,
+        Err(_) => panic!("{name} is no number"),
+    })
 }
 
 #[test]
 fn no_crash_loses_an_acknowledged_commit_or_leaves_half_of_one() {
-    let (mut seed, mut looked_at) = (0, 0);
-    while looked_at < crashes() {
+    let crashes: usize = asked("BRICKYARD_CRASHES", 4_000);
+    let (mut seed, mut looked_at) = (asked("BRICKYARD_SEED", 0_u64), 0);
+    while looked_at < crashes {
         seed += 1;
         let result = catch_unwind(AssertUnwindSafe(|| lives(seed, &Planted::default())));
         looked_at += result.unwrap_or_else(|_| panic!("seed {seed}"));
     }
-    assert!(looked_at >= crashes());
+    assert!(looked_at >= crashes);
 }
 
 /// Whether the driver sees a planted error within so many seeds.

@@ -16,8 +16,9 @@ use crate::simulation::crash::{MAP_BYTES, RING_BYTES, ops, run};
 use crate::simulation::oracle::forge::Image;
 use crate::simulation::oracle::machine::dump;
 use crate::simulation::oracle::model::Model;
-use crate::simulation::oracle::op::{Op, Random};
+use crate::simulation::oracle::op::Op;
 use crate::simulation::oracle::probe::{read_all, write_beside_reader};
+use crate::simulation::oracle::random::Random;
 use crate::store::{Options, Store};
 
 /// A store with a history: its files, closed or as the power cut leaves them, and the states
@@ -27,7 +28,7 @@ pub(crate) fn sound(random: &mut Random, closed: bool) -> (Image, Model) {
     let store = Options::new().open_backing(Arc::clone(&backing) as _, true);
     let store = store.expect("a new store");
     let mut model = Model::default();
-    let mut ops = ops(random, 600);
+    let mut ops = ops(random, 1500);
     ops.push(Op::Commit(Durability::Durable));
     run(&mut model, &store, &ops).expect("a sound disk");
     if closed {

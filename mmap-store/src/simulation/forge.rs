@@ -14,8 +14,8 @@ use core::panic::AssertUnwindSafe;
 use crate::check::{Depth, check};
 use crate::simulation::damage::{open, sound};
 use crate::simulation::oracle::forge::Forgery;
-use crate::simulation::oracle::op::Random;
 use crate::simulation::oracle::probe::{read_all, write_beside_reader};
+use crate::simulation::oracle::random::Random;
 use crate::store::Options;
 
 /// What became of forged disks.
