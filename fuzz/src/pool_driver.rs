@@ -50,8 +50,8 @@ impl Held<'_> {
 
     pub(crate) fn discard(self) {
         match self {
-            Self::Borrowed(guard) => guard.discard(),
-            Self::Owned(guard) => guard.discard(),
+            Self::Borrowed(guard) => guard.discard(DropReason::Discarded),
+            Self::Owned(guard) => guard.discard(DropReason::Discarded),
         }
     }
 

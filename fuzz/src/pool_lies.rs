@@ -157,15 +157,29 @@ impl Subject {
     pub(crate) fn try_get_many<'p>(
         &'p self,
         count: usize,
+        batch: bool,
         into: &mut Vec<Guard<'p>>,
     ) -> Result<(), TryGetError<NotNow>> {
         if count > 0 && self.pool.metrics().idle >= count && self.tells(Lie::FalseEmptyOfMany) {
             return Err(TryGetError::Empty);
         }
-        self.pool.try_get_many(count, into)
+        if !batch {
+            return self.pool.try_get_many(count, into);
+        }
+        let mut all = self.pool.batch();
+        all.try_get(count)?;
+        into.extend(core::iter::from_fn(|| all.pop()));
+        Ok(())
     }
 
-    pub(crate) fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Guard<'p>>) {
+    pub(crate) fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Guard<'p>>, batch: bool) {
+        if batch {
+            let mut all = self.pool.batch();
+            for guard in guards {
+                assert!(all.push(guard).is_ok(), "a guard of this pool");
+            }
+            return all.clear();
+        }
         if self.pool.capacity().is_some() && self.tells(Lie::LatePut) {
             let late: Vec<_> = guards.into_iter().collect();
             return self.pool.put_many(late);

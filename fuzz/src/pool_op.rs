@@ -116,12 +116,12 @@ pub enum Op {
         how: How,
         fault: CreateFault,
     },
-    /// Gets many objects or none.
-    GetMany { on: On, count: u8 },
+    /// Gets many objects or none; through a batch, or each with its guard.
+    GetMany { on: On, count: u8, batch: bool },
     /// Returns one object.
     Put { on: On, pick: Pick, fault: PutFault },
-    /// Returns the newest objects.
-    PutMany { on: On, count: u8 },
+    /// Returns the newest objects; through a batch, or guard by guard.
+    PutMany { on: On, count: u8, batch: bool },
     /// Drops an object instead of returning it.
     Discard { on: On, pick: Pick, panics: bool },
     /// Takes an object out for good.

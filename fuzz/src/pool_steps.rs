@@ -26,9 +26,9 @@ impl<'p> Driver<'_, 'p> {
     pub fn step(&mut self, op: &Op) {
         match *op {
             Op::Get { on, how, fault } => self.get(on, how, fault),
-            Op::GetMany { on, count } => self.get_many(on, usize::from(count) % 80),
+            Op::GetMany { on, count, batch } => self.get_many(on, usize::from(count) % 80, batch),
             Op::Put { on, pick, fault } => self.put(on, pick, fault),
-            Op::PutMany { on, count } => self.put_many(on, usize::from(count)),
+            Op::PutMany { on, count, batch } => self.put_many(on, usize::from(count), batch),
             Op::Discard { on, pick, panics } => self.discard(on, pick, panics),
             Op::Detach { on, pick } => self.detach(on, pick),
             Op::Attach { on } => self.attach(on),
@@ -101,7 +101,7 @@ impl<'p> Driver<'_, 'p> {
         }
     }
 
-    fn get_many(&mut self, on: On, count: usize) {
+    fn get_many(&mut self, on: On, count: usize, batch: bool) {
         let obtainable = self.obtainable();
         let before = self.before();
         self.gets += count as u64 + 1;
@@ -110,7 +110,7 @@ impl<'p> Driver<'_, 'p> {
             .threads
             .run(on, move || {
                 let mut guards = Vec::new();
-                let got = pool.try_get_many(count, &mut guards).is_ok();
+                let got = pool.try_get_many(count, batch, &mut guards).is_ok();
                 (got, guards)
             })
             .expect("no fault is armed");
@@ -166,7 +166,7 @@ impl<'p> Driver<'_, 'p> {
         self.give_returned(before);
     }
 
-    fn put_many(&mut self, on: On, count: usize) {
+    fn put_many(&mut self, on: On, count: usize, batch: bool) {
         let from = self.held.len().saturating_sub(count);
         let (guards, owned): (Vec<_>, Vec<_>) = self
             .held
@@ -183,19 +183,20 @@ impl<'p> Driver<'_, 'p> {
             .collect();
         // One by one for those who wait, so that the oracle sees what each was given.
         let rest = guards.split_off(self.granted(Given::Nothing).min(guards.len()));
-        for batch in guards.into_iter().map(|one| vec![one]).chain([rest]) {
+        for part in guards.into_iter().map(|one| vec![one]).chain([rest]) {
             let before = self.before();
-            let returned = batch.len();
+            let returned = part.len();
             let (pool, in_use) = (self.pool, self.pool.metrics().in_use);
             let seen = self.threads.run(on, move || {
                 let mut seen = Vec::new();
-                pool.put_many(batch.into_iter().inspect(|_| {
+                let part = part.into_iter().inspect(|_| {
                     seen.push(pool.metrics().in_use);
-                }));
+                });
+                pool.put_many(part, batch);
                 seen
             });
             let seen = seen.expect("no fault is armed");
-            if self.capacity != usize::MAX {
+            if self.capacity != usize::MAX && !batch {
                 let at_once: Vec<_> = (0..returned).map(|put| in_use - put).collect();
                 promise_eq!(seen, at_once, "in use while many are put");
             }

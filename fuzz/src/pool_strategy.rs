@@ -66,9 +66,11 @@ fn how() -> impl Strategy<Value = How> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (on(), how(), create_fault()).prop_map(|(on, how, fault)| Op::Get { on, how, fault }),
-        3 => (on(), any::<u8>()).prop_map(|(on, count)| Op::GetMany { on, count }),
+        3 => (on(), any::<u8>(), any::<bool>())
+            .prop_map(|(on, count, batch)| Op::GetMany { on, count, batch }),
         10 => (on(), pick(), put_fault()).prop_map(|(on, pick, fault)| Op::Put { on, pick, fault }),
-        2 => (on(), any::<u8>()).prop_map(|(on, count)| Op::PutMany { on, count }),
+        2 => (on(), any::<u8>(), any::<bool>())
+            .prop_map(|(on, count, batch)| Op::PutMany { on, count, batch }),
         2 => (on(), pick(), any::<bool>())
             .prop_map(|(on, pick, panics)| Op::Discard { on, pick, panics }),
         1 => (on(), pick()).prop_map(|(on, pick)| Op::Detach { on, pick }),

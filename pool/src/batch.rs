@@ -1,103 +1,118 @@
-//! Many objects at once: a batch goes through the thread's cache with one look at it.
+//! Many objects that stay together: one guard for all of them.
+//!
+//! A [`Pooled`] is two words, of which one says the same each time. A batch says it once and
+//! keeps the slots one after another, as the cache does: getting and returning are copies.
 
 use alloc::vec::Vec;
-use core::mem::MaybeUninit;
-use core::slice;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem;
 
-use crate::chunk::MOST_OBJECTS;
 use crate::error::TryGetError;
 use crate::guard::Pooled;
 use crate::inner::{Inner, Slot};
+use crate::many::{RETURN_SLOTS, reserve_some};
 use crate::pool::Pool;
 use crate::recycle::Recycle;
-#[cfg(feature = "std")]
-use crate::wait::Grant;
+
+/// Many objects in use, borrowed from their pool; dropping the batch returns them all.
+///
+/// For less than as many [`Pooled`]: of objects that are got, used and returned together
+/// each costs about a quarter of a single get and return. The batch keeps its own memory when
+/// it is cleared, so one that is used again and again does not allocate.
+///
+/// # Examples
+///
+/// ```
+/// let pool = brickyard_pool::Pool::new(|| Vec::<u8>::with_capacity(1500));
+/// let mut packets = pool.batch();
+/// for round in 0..3 {
+///     assert!(packets.try_get(32).is_ok());
+///     for packet in packets.iter_mut() {
+///         packet.clear();
+///         packet.push(round);
+///     }
+///     packets.clear(); // back in the pool
+/// }
+/// assert_eq!(pool.metrics().created, 32);
+/// ```
+#[must_use = "dropping the batch returns its objects at once"]
+pub struct Batch<'p, T, R: Recycle<T>> {
+    pool: &'p Pool<T, R>,
+    /// B1: slots of the pool with objects, and ours.
+    slots: Vec<Slot>,
+    /// As in [`Pooled`].
+    objects: PhantomData<&'p mut T>,
+}
+
+// SAFETY: as for `Pooled`: objects and calls of the recycler go to the other thread.
+unsafe impl<T: Send, R: Recycle<T> + Send + Sync> Send for Batch<'_, T, R> {}
+// SAFETY: a shared batch gives `&T` only.
+unsafe impl<T: Sync, R: Recycle<T>> Sync for Batch<'_, T, R> {}
 
 impl<T, R: Recycle<T>> Pool<T, R> {
-    /// Gets `count` objects, or none, without waiting, and appends them to `into`.
+    /// An empty batch, to get many objects into.
+    pub fn batch(&self) -> Batch<'_, T, R> {
+        Batch {
+            pool: self,
+            slots: Vec::new(),
+            objects: PhantomData,
+        }
+    }
+}
+
+impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
+    /// Gets `count` objects more, or none, without waiting.
     ///
     /// # Errors
     ///
-    /// As [`Pool::try_get`]; what was got by then is returned. `Empty` also if `count` is
-    /// above the capacity. Of two calls at the same time that cannot both be served, neither
-    /// may be: each holds what the other misses.
+    /// As [`Pool::try_get_many`].
     #[track_caller]
-    pub fn try_get_many<'p>(
-        &'p self,
-        count: usize,
-        into: &mut Vec<Pooled<'p, T, R>>,
-    ) -> Result<(), TryGetError<R::Error>> {
-        let wanted = self.wanted(count, into).ok_or(TryGetError::Empty)?;
-        self.fill(into.len(), wanted, into)
-    }
-
-    /// The length that `into` is to have; `None` if there can never be so many objects.
-    fn wanted(&self, count: usize, into: &[Pooled<'_, T, R>]) -> Option<usize> {
-        let most = self.inner().shared.capacity().min(MOST_OBJECTS);
-        into.len().checked_add(count).filter(|_| count <= most)
-    }
-
-    /// Gets objects until `into` has the length `wanted`; back to `before` on failure.
-    #[track_caller]
-    fn fill<'p>(
-        &'p self,
-        before: usize,
-        wanted: usize,
-        into: &mut Vec<Pooled<'p, T, R>>,
-    ) -> Result<(), TryGetError<R::Error>> {
+    pub fn try_get(&mut self, count: usize) -> Result<(), TryGetError<R::Error>> {
+        let before = self.slots.len();
+        let wanted = self.pool.wanted(count, before).ok_or(TryGetError::Empty)?;
         loop {
-            reserve_some(into, wanted);
-            get_hot(self.inner(), wanted - into.len(), into);
-            if into.len() == wanted {
+            self.get_hot(wanted);
+            if self.slots.len() == wanted {
                 return Ok(());
             }
-            match self.try_get() {
-                Ok(one) => into.push(one),
+            match self.pool.try_get() {
+                Ok(one) => self.slots.push(one.into_parts().1),
                 Err(error) => {
-                    into.truncate(before);
+                    self.truncate(before);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// Gets `count` objects and appends them to `into`; waits for what is missing if the pool
-    /// is bounded. One call at a time collects, so that two which need more than is there
-    /// do not hold half each and wait for ever; who gets single objects waits beside it,
-    /// in order of arrival. New objects are created after that, when nobody waits for this
-    /// call any more.
+    /// Gets `count` objects more; waits for them if the pool is bounded, as
+    /// [`Pool::get_many`] does. What is in the batch already is kept meanwhile: two that
+    /// wait for what the other one keeps wait for ever.
     ///
     /// # Errors
     ///
-    /// [`TryGetError::Empty`] if `count` is above the capacity;
-    /// [`TryGetError::Create`] if a new object was needed and its creation failed. What was
-    /// got by then is returned.
+    /// As [`Pool::get_many`].
     #[cfg(feature = "std")]
     #[track_caller]
-    pub fn get_many<'p>(
-        &'p self,
-        count: usize,
-        into: &mut Vec<Pooled<'p, T, R>>,
-    ) -> Result<(), TryGetError<R::Error>> {
-        let wanted = self.wanted(count, into).ok_or(TryGetError::Empty)?;
-        let before = into.len();
-        if self.inner().shared.capacity() == usize::MAX {
+    pub fn get(&mut self, count: usize) -> Result<(), TryGetError<R::Error>> {
+        let before = self.slots.len();
+        let wanted = self.pool.wanted(count, before).ok_or(TryGetError::Empty)?;
+        if self.pool.capacity().is_none() {
             // Nobody waits for an object.
-            return self.fill(before, wanted, into);
+            return self.try_get(count);
         }
-        reserve_some(into, wanted);
-        get_hot(self.inner(), count, into);
-        if into.len() == wanted {
+        self.get_hot(wanted);
+        if self.slots.len() == wanted {
             return Ok(());
         }
-        self.inner().surrender();
-        // What was got goes back: who waits for the turn holds nothing that others wait for.
-        into.truncate(before);
-        for grant in self.collect(count) {
-            match self.redeem(grant) {
-                Ok(slot) => into.push(self.guard(slot)),
+        self.pool.inner().surrender();
+        self.truncate(before);
+        for grant in self.pool.collect(count) {
+            match self.pool.redeem(grant) {
+                Ok(slot) => self.slots.push(slot),
                 Err(error) => {
-                    into.truncate(before);
+                    self.truncate(before);
                     return Err(TryGetError::Create(error));
                 }
             }
@@ -105,136 +120,89 @@ impl<T, R: Recycle<T>> Pool<T, R> {
         Ok(())
     }
 
-    /// Waits for `count` grants, in its turn. No recycler runs meanwhile.
-    #[cfg(feature = "std")]
-    fn collect(&self, count: usize) -> Grants<'_, T, R> {
-        let mut grants = Grants {
-            pool: self,
-            grants: Vec::new(),
-        };
-        let _turn = self.inner().turn();
-        let held = &mut grants.grants;
-        while held.len() < count {
-            let grant = self.inner().take_slow_quietly();
-            held.push(grant.unwrap_or_else(|| self.wait()));
-            // Room first: nothing may allocate while the cache is looked at.
-            let more = (count - held.len()).min(BATCH_SLOTS);
-            held.reserve(more);
-            self.inner()
-                .take_hot_many(more, |slot| held.push(Grant::Idle(slot)));
-        }
-        grants
+    /// Takes objects out of the thread's cache, until there are `wanted` or it has none.
+    #[inline]
+    fn get_hot(&mut self, wanted: usize) {
+        reserve_some(&mut self.slots, wanted);
+        let (before, mut got) = (self.slots.len(), 0);
+        let room = self.slots.spare_capacity_mut();
+        let count = (wanted - before).min(room.len());
+        self.pool.inner().take_hot_many(count, |slots| {
+            got = slots.write_to(room, |slot| slot);
+        });
+        // SAFETY: `got` slots were written, one after another, into spare capacity.
+        unsafe { self.slots.set_len(before + got) };
     }
 
-    /// Returns many objects: the same as dropping each guard, for less.
+    /// Adds an object; gives it back if it is from another pool.
     ///
-    /// Without a bound, up to 32 are on their way back while the iterator goes on: an object
-    /// that is got meanwhile may be a new one. Should an object's reset panic, what follows
-    /// is returned all the same.
-    pub fn put_many<'p>(&'p self, guards: impl IntoIterator<Item = Pooled<'p, T, R>>) {
-        if self.inner().shared.capacity() != usize::MAX {
-            // Somebody may wait for each of them, the iterator itself perhaps.
-            guards.into_iter().for_each(drop);
-            return;
-        }
-        let mut batch = Batch::new(self.inner());
-        let mut len = 0;
-        for guard in guards {
-            len = batch.put(guard, len);
-        }
-    }
-}
-
-/// Grants that were collected; those that are not taken out go back.
-#[cfg(feature = "std")]
-struct Grants<'p, T, R: Recycle<T>> {
-    pool: &'p Pool<T, R>,
-    grants: Vec<Grant>,
-}
-
-#[cfg(feature = "std")]
-impl<T, R: Recycle<T>> Iterator for Grants<'_, T, R> {
-    type Item = Grant;
-
-    fn next(&mut self) -> Option<Grant> {
-        self.grants.pop()
-    }
-}
-
-#[cfg(feature = "std")]
-impl<T, R: Recycle<T>> Drop for Grants<'_, T, R> {
-    fn drop(&mut self) {
-        while let Some(grant) = self.grants.pop() {
-            self.pool.pass_on(grant);
-        }
-    }
-}
-
-/// Most slots that are given back together.
-const BATCH_SLOTS: usize = 32;
-
-/// Slots whose objects are ready, on their way back. What is in it when it is dropped, as
-/// after a panic in a later object's reset, goes back too.
-struct Batch<'p, T, R: Recycle<T>> {
-    inner: &'p Inner<T, R>,
-    /// B1: the first `len` are slots of the pool with objects that are ready, and ours.
-    slots: [MaybeUninit<Slot>; BATCH_SLOTS],
-    len: usize,
-}
-
-impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
-    fn new(inner: &'p Inner<T, R>) -> Self {
-        Self {
-            inner,
-            slots: [const { MaybeUninit::uninit() }; BATCH_SLOTS],
-            len: 0,
-        }
-    }
-
-    /// Returns what a guard holds: resets it, and keeps its slot in the batch.
+    /// # Errors
     ///
-    /// `len` is the batch's length, and the answer the new one. The caller keeps it in a
-    /// register: the length in memory is there for panics, and reading it back each time
-    /// would cost as much as all the rest.
-    #[inline(always)]
-    fn put(&mut self, guard: Pooled<'p, T, R>, mut len: usize) -> usize {
-        if !guard.is_of(self.inner) {
-            // From another pool of the same type.
-            drop(guard);
-            return len;
+    /// The guard itself.
+    pub fn push(&mut self, one: Pooled<'p, T, R>) -> Result<(), Pooled<'p, T, R>> {
+        if !one.is_of(self.pool.inner()) {
+            return Err(one);
         }
-        if len >= BATCH_SLOTS {
-            self.flush();
-            len = 0;
-        }
-        let (inner, slot) = guard.into_parts();
-        // SAFETY: the guard's slot; the pool is borrowed for longer than this call.
-        if unsafe { Inner::make_ready(inner, slot) } {
-            self.slots[len].write(slot);
-            len += 1;
-            self.len = len;
-        }
-        len
+        // Room first: if there is none, the guard still returns its object.
+        self.slots.reserve(1);
+        self.slots.push(one.into_parts().1);
+        Ok(())
     }
 
-    /// Shares what is in the batch.
-    fn flush(&mut self) {
-        // SAFETY: B1.
-        let slots = unsafe { slice::from_raw_parts(self.slots.as_ptr().cast(), self.len) };
-        if self.inner.push_hot_many(slots) {
-            self.len = 0;
-        } else {
-            self.flush_singly();
-        }
+    /// Takes one object out, with a guard of its own.
+    pub fn pop(&mut self) -> Option<Pooled<'p, T, R>> {
+        // The slot was the batch's own (B1), and the guard has it now.
+        self.slots.pop().map(|slot| self.pool.guard(slot))
     }
 
-    #[cold]
-    fn flush_singly(&mut self) {
-        while let Some(left) = self.len.checked_sub(1) {
-            // First, so that what panics below is not given back twice.
-            self.len = left;
-            // SAFETY: B1; the pool is borrowed.
-            unsafe { Inner::push(self.inner.into(), self.slots[left].assume_init(), true) };
+    /// Objects in the batch.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The objects.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|&slot| {
+            // SAFETY: the object is the batch's (B1) and valid; it is shared as `self` is.
+            unsafe { Inner::<T, R>::object(slot).as_ref() }
+        })
+    }
+
+    /// The objects, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T>
+    where
+        T: Unpin,
+    {
+        self.slots.iter_mut().map(|&mut slot| {
+            // SAFETY: the object is the batch's (B1) and valid; each slot is passed once, and
+            // `self` is borrowed for as long as what it leads to.
+            unsafe { Inner::<T, R>::object(slot).as_mut() }
+        })
+    }
+
+    /// Returns all objects to the pool.
+    ///
+    /// With a bound they come back one by one, and with a panic of one object's reset the rest
+    /// stays in the batch; without a bound all are reset first, and then come back together.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Returns what is beyond the first `len`.
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        if self.pool.inner().shared.capacity() != usize::MAX {
+            // Somebody may wait for each of them, the next one's reset perhaps.
+            while self.slots.len() > len {
+                drop(self.pop());
+            }
+        } else if self.slots.len() > len {
+            Returning::new(self.pool.inner(), &mut self.slots, len).run();
         }
     }
 }
@@ -242,35 +210,100 @@ impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
 impl<T, R: Recycle<T>> Drop for Batch<'_, T, R> {
     #[inline]
     fn drop(&mut self) {
-        if self.len > 0 {
-            self.flush();
+        /// Goes on after a reset that panics; a second panic aborts.
+        struct Rest<'b, 'p, T, R: Recycle<T>>(&'b mut Batch<'p, T, R>);
+        impl<T, R: Recycle<T>> Drop for Rest<'_, '_, T, R> {
+            fn drop(&mut self) {
+                self.0.clear();
+            }
+        }
+        let rest = Rest(self);
+        rest.0.clear();
+        mem::forget(rest);
+    }
+}
+
+/// The objects of a batch on their way back to a pool without bound, in two steps: resetting,
+/// which may panic or use the pool, and sharing. A panic ends neither: the object that it
+/// happened on is dropped, and the rest goes on.
+struct Returning<'b, T, R: Recycle<T>> {
+    inner: &'b Inner<T, R>,
+    slots: &'b mut Vec<Slot>,
+    /// Those below stay.
+    from: usize,
+    /// Those from `from` up to here are ready.
+    ready: usize,
+    /// The one there is being reset.
+    resets: bool,
+}
+
+impl<'b, T, R: Recycle<T>> Returning<'b, T, R> {
+    #[inline]
+    fn new(inner: &'b Inner<T, R>, slots: &'b mut Vec<Slot>, from: usize) -> Self {
+        Self {
+            inner,
+            slots,
+            from,
+            ready: from,
+            resets: false,
+        }
+    }
+
+    #[inline]
+    fn run(&mut self) {
+        self.resets = true;
+        while let Some(&slot) = self.slots.get(self.ready) {
+            // SAFETY: the batch's slot (B1), of a pool that is borrowed. If this panics the
+            // slot is the pool's again, and our destructor takes it out.
+            if unsafe { Inner::make_ready(self.inner.into(), slot) } {
+                self.ready += 1;
+            } else {
+                self.slots.swap_remove(self.ready);
+            }
+        }
+        self.resets = false;
+        while self.slots.len() > self.from {
+            let start = self.slots.len().saturating_sub(RETURN_SLOTS);
+            self.share(start.max(self.from));
+        }
+    }
+
+    /// Shares the slots from `start` on, no more than are shared together.
+    #[inline]
+    fn share(&mut self, start: usize) {
+        if self.inner.push_hot_many(&self.slots[start..]) {
+            self.slots.truncate(start);
+        } else {
+            self.share_singly(start);
+        }
+    }
+
+    #[cold]
+    fn share_singly(&mut self, start: usize) {
+        while self.slots.len() > start {
+            let Some(slot) = self.slots.pop() else { return };
+            // SAFETY: a slot of the pool, which is borrowed, whose object is ready; it was
+            // taken out of the batch.
+            unsafe { Inner::push(self.inner.into(), slot, true) };
         }
     }
 }
 
-/// Makes room for some more guards, up to the length `wanted`, which may be far off.
-fn reserve_some<T>(into: &mut Vec<T>, wanted: usize) {
-    into.reserve((wanted - into.len()).min(1024));
+impl<T, R: Recycle<T>> Drop for Returning<'_, T, R> {
+    /// After a panic: goes on. A second one aborts.
+    #[inline]
+    fn drop(&mut self) {
+        if self.resets && self.ready < self.slots.len() {
+            self.slots.swap_remove(self.ready);
+        }
+        if self.slots.len() > self.from {
+            self.run();
+        }
+    }
 }
 
-/// Appends up to `count` guards over objects of the thread's cache to `into`, which has room
-/// for so many.
-#[inline]
-fn get_hot<'p, T, R: Recycle<T>>(
-    inner: &'p Inner<T, R>,
-    count: usize,
-    into: &mut Vec<Pooled<'p, T, R>>,
-) {
-    let before = into.len();
-    let mut room = into.spare_capacity_mut().iter_mut();
-    let mut got = 0;
-    inner.take_hot_many(count.min(room.len()), |slot| {
-        if let Some(place) = room.next() {
-            // SAFETY: the slot was just taken out of the pool, which is borrowed.
-            place.write(unsafe { Pooled::new(inner.into(), slot) });
-            got += 1;
-        }
-    });
-    // SAFETY: `got` guards were written, one after another, into spare capacity.
-    unsafe { into.set_len(before + got) };
+impl<T: fmt::Debug, R: Recycle<T>> fmt::Debug for Batch<'_, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }

@@ -137,6 +137,26 @@ impl Buffer {
     }
 }
 
+#[cfg(feature = "bytes")]
+impl Buffer {
+    /// The bytes, shared and not to be changed any more; the buffer goes back to its pool with
+    /// the last of them.
+    ///
+    /// # Complexity
+    ///
+    /// One small allocation, for the count of those who share.
+    pub fn freeze(self) -> bytes::Bytes {
+        bytes::Bytes::from_owner(self)
+    }
+}
+
+#[cfg(feature = "bytes")]
+impl From<Buffer> for bytes::Bytes {
+    fn from(buffer: Buffer) -> Self {
+        buffer.freeze()
+    }
+}
+
 impl Deref for Buffer {
     type Target = Vec<u8>;
 

@@ -36,7 +36,7 @@
 //!   `drained_to` under the lock.
 //! - C3: while the cache is frozen no push or pop succeeds outside the lock.
 
-use core::ops::Range;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use crate::chunk::Object;
@@ -91,20 +91,48 @@ pub(crate) struct Cache {
     entries: [AtomicPtr<Object>; CACHE_SLOTS + 2],
 }
 
-/// The oldest slots of a cache, on their way out of it.
+/// Slots of a cache on their way out of it, oldest first.
 #[derive(Debug)]
-pub(crate) struct Oldest<'c> {
-    cache: &'c Cache,
-    indices: Range<usize>,
-}
+pub(crate) struct Taken<'c>(core::slice::Iter<'c, AtomicPtr<Object>>);
 
-impl Iterator for Oldest<'_> {
+impl Iterator for Taken<'_> {
     type Item = NonNull<Object>;
 
     #[inline]
     fn next(&mut self) -> Option<NonNull<Object>> {
-        self.indices.next().map(|index| self.cache.read(index))
+        self.0.next().map(slot_in)
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl Taken<'_> {
+    /// Writes what `make` makes of each slot into `room`, as many as fit. Returns how many.
+    #[inline]
+    pub(crate) fn write_to<U>(
+        self,
+        room: &mut [MaybeUninit<U>],
+        make: impl Fn(NonNull<Object>) -> U,
+    ) -> usize {
+        let count = self.0.len().min(room.len());
+        for (place, entry) in room.iter_mut().zip(self.0) {
+            place.write(make(slot_in(entry)));
+        }
+        count
+    }
+}
+
+/// The slot in an entry below the tail.
+#[inline(always)]
+fn slot_in(entry: &AtomicPtr<Object>) -> NonNull<Object> {
+    // Relaxed: written by this thread; or by another before it published the tail or
+    // released the lock.
+    let slot = entry.load(Ordering::Relaxed);
+    debug_assert!(!slot.is_null(), "C1");
+    // SAFETY: entries below the tail hold slots (C1): `push` stored a `NonNull`.
+    unsafe { NonNull::new_unchecked(slot) }
 }
 
 // SAFETY: all fields but `budget` are `Sync`, and `budget` is touched by the owner alone
@@ -182,9 +210,10 @@ impl Cache {
         Ok(())
     }
 
-    /// Owner: takes up to `count` of the newest slots at once and passes them on.
+    /// Owner: takes up to `count` of the newest slots at once and passes them on; if none can
+    /// be taken, an empty list or nothing.
     #[inline]
-    pub(crate) fn pop_many(&self, count: usize, mut take: impl FnMut(NonNull<Object>)) {
+    pub(crate) fn pop_many(&self, count: usize, take: impl FnOnce(Taken<'_>)) {
         // Orderings as in `pop`.
         let before = self.tail.load(Ordering::Relaxed);
         let count = count.min(before - BASE);
@@ -199,9 +228,7 @@ impl Cache {
             self.spend_back(count as u64);
             return;
         }
-        for index in (before - count..before).rev() {
-            take(self.read(index));
-        }
+        take(self.taken(before - count, count));
     }
 
     /// Owner: puts all of `slots` on top at once. `Ok(false)`: there is no room for all of
@@ -250,6 +277,15 @@ impl Cache {
         });
     }
 
+    /// Owner: whether it was on the slow path a few pops ago.
+    pub(crate) fn was_here_lately(&self) -> bool {
+        self.budget.with_mut(|budget| {
+            // SAFETY: as in `spend`; called by the owner.
+            let left = unsafe { *budget };
+            left > BUDGET - BUDGET / 16
+        })
+    }
+
     #[inline(always)]
     fn entry(&self, index: usize) -> &AtomicPtr<Object> {
         debug_assert!(index < self.entries.len());
@@ -262,12 +298,13 @@ impl Cache {
     /// The slot at an index below the tail.
     #[inline(always)]
     fn read(&self, index: usize) -> NonNull<Object> {
-        // Relaxed: written by this thread; or by another before it published the tail or
-        // released the lock.
-        let slot = self.entry(index).load(Ordering::Relaxed);
-        debug_assert!(!slot.is_null(), "C1");
-        // SAFETY: entries below the tail hold slots (C1): `push` stored a `NonNull`.
-        unsafe { NonNull::new_unchecked(slot) }
+        slot_in(self.entry(index))
+    }
+
+    /// The slots from an index on, all of them below the tail (or just taken from there).
+    #[inline]
+    fn taken(&self, from: usize, count: usize) -> Taken<'_> {
+        Taken(self.entries[from..from + count].iter())
     }
 
     /// The lock; everything below wants it held.
@@ -428,26 +465,19 @@ impl Cache {
         self.tail.store(tail, Ordering::Release);
     }
 
-    /// Owner, normalised: takes the oldest slots out, up to `count`, by passing them to
+    /// Owner, normalised: takes the newest slots out, up to `count`, by passing them to
     /// `take` all at once.
-    pub(crate) fn take_oldest(
+    pub(crate) fn take_newest(
         &self,
         _held: &mut CacheState,
         count: usize,
-        take: impl FnOnce(Oldest<'_>),
+        take: impl FnOnce(Taken<'_>),
     ) {
-        // Relaxed: the owner's own word.
+        // Relaxed, both: the owner's own word; others look at it under the lock.
         let tail = self.tail.load(Ordering::Relaxed);
         let count = count.min(tail - BASE);
-        take(Oldest {
-            cache: self,
-            indices: BASE..BASE + count,
-        });
-        for index in BASE + count..tail {
-            self.write(index - count, self.read(index));
-        }
-        // Release: as in `push`.
-        self.tail.store(tail - count, Ordering::Release);
+        take(self.taken(tail - count, count));
+        self.tail.store(tail - count, Ordering::Relaxed);
     }
 
     /// Owner, as it exits.

@@ -125,11 +125,12 @@ macro_rules! guard {
                 unsafe { Inner::detach(guard.inner, guard.slot) }
             }
 
-            /// Drops the object instead of returning it: for one that is broken.
-            pub fn discard(self) {
+            /// Drops the object instead of returning it, and says why: for one that is
+            /// broken, say. It is not reset; its place becomes free.
+            pub fn discard(self, reason: DropReason) {
                 let guard = disarm(self);
                 // SAFETY: as in `detach`.
-                unsafe { Inner::destroy(guard.inner, guard.slot, DropReason::Discarded) };
+                unsafe { Inner::destroy(guard.inner, guard.slot, reason) };
             }
         }
 

@@ -22,9 +22,9 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use crate::cache::Cache;
 #[cfg(feature = "std")]
 use crate::cache::Refused;
+use crate::cache::{Cache, Taken};
 use crate::chunk::{MOST_OBJECTS, Object};
 use crate::holders::Holders;
 use crate::recycle::{DropReason, Keep, Place, Recycle};
@@ -107,7 +107,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
 
     /// Takes up to `count` idle slots from the calling thread's cache.
     #[inline]
-    pub(crate) fn take_hot_many(&self, count: usize, take: impl FnMut(Slot)) {
+    pub(crate) fn take_hot_many(&self, count: usize, take: impl FnOnce(Taken<'_>)) {
         #[cfg(feature = "std")]
         let _ = thread::with_hot(self.key.at(NonNull::from(self).cast()), |cache| {
             cache.pop_many(count, take);
@@ -172,8 +172,15 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// Lets the decay look at the clock, and drops a few of the objects that are too many.
     fn tick(&self, cache: Option<&Cache>) {
         #[cfg(feature = "std")]
-        if let Some(mut epoch) = self.decay.as_ref().and_then(|decay| decay.begin_epoch()) {
-            epoch.low = self.shared.decay(epoch.last_low);
+        if let Some(decay) = &self.decay {
+            // A look at the clock is a third of a refill: one in four must do while a thread
+            // refills again and again.
+            let often = cache.is_some_and(Cache::was_here_lately);
+            if !often || self.shared.counters.misses() % 4 == 0 {
+                if let Some(mut epoch) = decay.begin_epoch() {
+                    epoch.low = self.shared.decay(epoch.last_low);
+                }
+            }
         }
         if !self.shared.has_excess() {
             return;

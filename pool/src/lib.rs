@@ -96,7 +96,7 @@ extern crate std;
 pub mod design {}
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "slots and guards of a batch")]
+#[expect(unsafe_code, reason = "many slots behind one guard")]
 mod batch;
 #[cfg(not(loom))]
 mod buffer;
@@ -124,6 +124,9 @@ mod key;
 #[expect(unsafe_code, reason = "shared references to objects in slots")]
 mod keyed;
 mod live;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "slots and guards on their way in and out")]
+mod many;
 mod metrics;
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "objects of models, which loom watches")]
@@ -139,7 +142,7 @@ mod segments;
 mod shared;
 mod stack;
 #[cfg_attr(
-    all(not(loom), feature = "std", target_os = "linux"),
+    all(not(any(loom, miri)), feature = "std", target_os = "linux"),
     expect(unsafe_code, reason = "the system call behind the asymmetric fence")
 )]
 mod sync;
@@ -149,6 +152,8 @@ mod thread;
 #[expect(unsafe_code, reason = "a slot changes threads")]
 mod wait;
 
+#[cfg(not(loom))]
+pub use batch::Batch;
 #[cfg(not(loom))]
 pub use buffer::{Buffer, BufferPool};
 #[cfg(not(loom))]
@@ -169,4 +174,4 @@ pub use metrics::MetricsPage;
 pub use metrics::{Dropped, Metrics, WaitHistogram};
 #[cfg(not(loom))]
 pub use pool::{Builder, Get, Pool};
-pub use recycle::{CreateReset, DropReason, Keep, Place, Placed, Recycle, TryCreate};
+pub use recycle::{CreateReset, DropReason, InPlace, Keep, Place, Placed, Recycle, TryCreate};

@@ -61,6 +61,10 @@ impl Counters {
         self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn note_steal(&self) {
         event!("objects are scarce: all caches emptied");
         self.steals.fetch_add(1, Ordering::Relaxed);

@@ -327,7 +327,7 @@ fn drain_against_push_many() {
         let world = World::new(4);
         let cache = world.filled(2);
         let mut mine = Vec::new();
-        cache.pop_many(2, |slot| mine.push(slot));
+        cache.pop_many(2, |slots| mine.extend(slots));
         let thief = {
             let cache = alloc::sync::Arc::clone(&cache);
             thread::spawn(move || {

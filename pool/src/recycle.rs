@@ -20,7 +20,7 @@ pub enum DropReason {
     Expired,
     /// `reset` or `keep` panicked on it.
     Panicked,
-    /// Its holder called `discard`.
+    /// Its holder called `discard`, for a reason that is none of the others.
     Discarded,
     /// Its holder called `detach`.
     Detached,
@@ -134,7 +134,7 @@ impl<'p, T> Place<'p, T> {
     }
 
     /// Moves `value` into the slot. In optimised builds a large value that is made in the
-    /// argument is usually built in place; [`Place::init`] guarantees it.
+    /// argument is usually built in place; [`Place::fill`] and [`Place::init`] guarantee it.
     #[inline]
     pub fn write(self, value: T) -> Placed<'p, T> {
         let slot: *mut T = self.slot.write(value);
@@ -153,6 +153,42 @@ impl<'p, T> Place<'p, T> {
     pub unsafe fn init(self, fill: impl FnOnce(*mut T)) -> Placed<'p, T> {
         let slot = self.slot.as_mut_ptr();
         fill(slot);
+        Placed {
+            slot,
+            brand: self.brand,
+        }
+    }
+}
+
+impl<'p, T, const N: usize> Place<'p, [T; N]> {
+    /// Makes an array in its slot, element by element in the order of their numbers: no more
+    /// than one of them passes over the stack.
+    #[inline]
+    pub fn fill(self, mut element: impl FnMut(usize) -> T) -> Placed<'p, [T; N]> {
+        /// The first `len` elements, dropped again if making the next one panics.
+        struct Made<T> {
+            first: *mut T,
+            len: usize,
+        }
+        impl<T> Drop for Made<T> {
+            fn drop(&mut self) {
+                let made = core::ptr::slice_from_raw_parts_mut(self.first, self.len);
+                // SAFETY: `len` elements were written from `first` on, which nobody else uses.
+                unsafe { made.drop_in_place() };
+            }
+        }
+        let slot = self.slot.as_mut_ptr();
+        let mut made = Made {
+            first: slot.cast::<T>(),
+            len: 0,
+        };
+        while made.len < N {
+            let value = element(made.len);
+            // SAFETY: `len < N`, so the element lies in the slot, and nothing is in it yet.
+            unsafe { made.first.add(made.len).write(value) };
+            made.len += 1;
+        }
+        core::mem::forget(made);
         Placed {
             slot,
             brand: self.brand,
@@ -253,6 +289,44 @@ impl<T, E, C: Fn() -> Result<T, E>> Recycle<T> for TryCreate<C> {
     #[inline]
     fn create<'p>(&self, place: Place<'p, T>) -> Result<Placed<'p, T>, E> {
         (self.create)().map(|object| place.write(object))
+    }
+}
+
+/// Creates by a closure that is given the place: for objects that are too big to pass over the
+/// stack, or that must not move.
+///
+/// # Examples
+///
+/// ```
+/// use brickyard_pool::{InPlace, Place, Pool};
+///
+/// // 8 MiB, which would overflow the stack.
+/// let create = InPlace::new(|place: Place<'_, [u64; 1 << 20]>| place.fill(|_| 0));
+/// let tables = Pool::with(create);
+/// let Ok(mut table) = tables.get();
+/// table[7] = 7;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct InPlace<C> {
+    create: C,
+}
+
+impl<C> InPlace<C> {
+    /// A recycler of objects that `create` makes in their places.
+    pub const fn new<T>(create: C) -> Self
+    where
+        C: for<'p> Fn(Place<'p, T>) -> Placed<'p, T>,
+    {
+        Self { create }
+    }
+}
+
+impl<T, C: for<'p> Fn(Place<'p, T>) -> Placed<'p, T>> Recycle<T> for InPlace<C> {
+    type Error = Infallible;
+
+    #[inline]
+    fn create<'p>(&self, place: Place<'p, T>) -> Result<Placed<'p, T>, Infallible> {
+        Ok((self.create)(place))
     }
 }
 

@@ -441,8 +441,8 @@ impl Shared {
             return Put::Surplus;
         }
         let magazine = self.depot.empty();
-        cache.take_oldest(held, self.limits.magazine, |oldest| {
-            self.depot.fill(&magazine, oldest);
+        cache.take_newest(held, self.limits.magazine, |newest| {
+            self.depot.fill(&magazine, newest);
         });
         self.depot.put(magazine);
         let fits = cache.push_locked(held, slot);

@@ -153,16 +153,16 @@ pub(crate) fn light_barrier() {
     if left_out(Step::LightBarrier) {
         return;
     }
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, miri)))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
     // A full fence on both sides has exactly the guarantee that the pair gives.
-    #[cfg(loom)]
+    #[cfg(any(loom, miri))]
     fence(Ordering::SeqCst);
 }
 
 /// The rare side of the asymmetric fence: when it returns, every thread of the process
 /// has passed a full barrier since the call. About 0.5 µs.
-#[cfg(loom)]
+#[cfg(any(loom, miri))]
 pub(crate) fn heavy_barrier() {
     if left_out(Step::HeavyBarrier) {
         return;
@@ -171,15 +171,15 @@ pub(crate) fn heavy_barrier() {
 }
 
 /// Whether [`heavy_barrier`] works on this system; the answer never changes.
-#[cfg(loom)]
+#[cfg(any(loom, miri))]
 pub(crate) fn asymmetric_fences_work() -> bool {
     true
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, miri)))]
 pub(crate) use membarrier::{asymmetric_fences_work, heavy_barrier};
 
-#[cfg(all(not(loom), feature = "std", target_os = "linux"))]
+#[cfg(all(not(any(loom, miri)), feature = "std", target_os = "linux"))]
 mod membarrier {
     use super::{AtomicU32, Ordering, fence};
 
@@ -225,7 +225,7 @@ mod membarrier {
     }
 }
 
-#[cfg(all(not(loom), not(all(feature = "std", target_os = "linux"))))]
+#[cfg(all(not(any(loom, miri)), not(all(feature = "std", target_os = "linux"))))]
 mod membarrier {
     pub(crate) fn asymmetric_fences_work() -> bool {
         false

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use brickyard_pool::{GetTimeoutError, Pool, TryGetError};
+use brickyard_pool::{DropReason, GetTimeoutError, Pool, TryGetError};
 
 /// Objects alive, and the most there ever were.
 #[derive(Default)]
@@ -101,7 +101,7 @@ fn waiters_share_fewer_objects_than_threads() {
                     one.with_use(|| spin((round ^ thread) % 50));
                     uses.fetch_add(1, Ordering::SeqCst);
                     if round % 64 == 0 {
-                        one.discard();
+                        one.discard(DropReason::Expired);
                     }
                 }
             });

@@ -280,8 +280,8 @@ fn attached_objects_are_counted_as_created() {
     let pool = Pool::new(|| 0_u8);
     let one = pool.attach(7).expect("no bound");
     assert_eq!(pool.metrics().created, 1);
-    one.discard();
-    assert_eq!(pool.metrics().dropped.total(), 1);
+    one.discard(DropReason::Broken);
+    assert_eq!(pool.metrics().dropped.by(DropReason::Broken), 1);
 }
 
 #[test]

@@ -94,17 +94,19 @@ pub(crate) trait Pool: Sync + Sized + 'static {
     /// Returns it.
     fn put<'p>(&'p self, held: Self::Held<'p>);
 
-    /// Gets `count` objects at once; one by one where the pool has no such call.
-    #[inline]
-    fn get_many<'p>(&'p self, count: usize, into: &mut Vec<Self::Held<'p>>) {
-        into.extend(core::iter::repeat_with(|| self.get()).take(count));
-    }
-
-    /// Returns them all; one by one where the pool has no such call.
-    #[inline]
-    fn put_many<'p>(&'p self, from: &mut Vec<Self::Held<'p>>) {
-        for held in from.drain(..) {
-            self.put(held);
+    /// So many times: gets `count` objects at once, uses each, returns them at once. One by
+    /// one where the pool has no such call.
+    #[inline(never)]
+    fn many(&self, count: usize, rounds: usize) {
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..rounds {
+            all.extend(core::iter::repeat_with(|| self.get()).take(count));
+            for held in &mut all {
+                Self::touch(held, 1);
+            }
+            for held in all.drain(..) {
+                self.put(held);
+            }
         }
     }
 }

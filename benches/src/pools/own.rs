@@ -47,15 +47,15 @@ impl<const N: usize> Pool for Borrowed<N> {
         drop(held);
     }
 
-    #[inline]
-    fn get_many<'p>(&'p self, count: usize, into: &mut Vec<Self::Held<'p>>) {
-        let got = self.0.try_get_many(count, into);
-        assert!(got.is_ok(), "a pool without bound is never empty");
-    }
-
-    #[inline]
-    fn put_many<'p>(&'p self, from: &mut Vec<Self::Held<'p>>) {
-        self.0.put_many(from.drain(..));
+    #[inline(never)]
+    fn many(&self, count: usize, rounds: usize) {
+        let mut batch = self.0.batch();
+        for _ in 0..rounds {
+            let got = batch.try_get(count);
+            assert!(got.is_ok(), "a pool without bound is never empty");
+            batch.iter_mut().for_each(|object| object.touch(1));
+            batch.clear();
+        }
     }
 }
 

@@ -161,16 +161,8 @@ fn hold<P: Pool>(pool: &P, count: usize) {
 }
 
 /// Gets 32 at once, uses each, returns them at once.
-#[inline(never)]
 fn many<P: Pool>(pool: &P, count: usize) {
-    let mut held = Vec::with_capacity(BATCH);
-    for _ in 0..count / BATCH {
-        pool.get_many(BATCH, &mut held);
-        for one in &mut held {
-            P::touch(one, 1);
-        }
-        pool.put_many(&mut held);
-    }
+    pool.many(BATCH, count / BATCH);
 }
 
 /// Bursts with usual load between them, then usual load only.

@@ -40,16 +40,15 @@ fn in_vain(exits: bool) {
         let cache = world.filled(2);
         let other = {
             thread::spawn(move || {
-                let mut got = [None; 2];
-                let mut places = got.iter_mut();
-                cache.pop_many(2, |slot| *places.next().expect("two") = Some(slot));
+                let mut got = Vec::with_capacity(2);
+                cache.pop_many(2, |slots| got.extend(slots));
                 if exits {
                     // SAFETY: the world outlives both threads.
                     unsafe { Shared::abandon(NonNull::from(&world.shared), &cache) };
                 } else {
                     world.shared.surrender(&cache);
                 }
-                got.into_iter().flatten().for_each(|slot| {
+                got.into_iter().for_each(|slot| {
                     world.objects.use_one(slot);
                     world.shared.put_shared(slot, true, &mut Vec::new());
                 });
