@@ -10,7 +10,7 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use brickyard_bench::pools::{SUBJECTS, Subject};
+use brickyard_bench::pools::{SUBJECTS, Size, Subject};
 use criterion::{Bencher, Criterion};
 
 fn main() {
@@ -18,20 +18,26 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    let mut group = criterion.benchmark_group("pair of 64-byte objects");
-    for subject in SUBJECTS
-        .iter()
-        .filter(|subject| subject.allocator == "system")
-    {
-        group.bench_function(subject.name, |bencher| pairs(bencher, subject));
+    for (title, size) in [
+        ("pair of 64-byte objects", Size::Small),
+        ("pair of 1-KiB objects", Size::Medium),
+        ("pair of 64-KiB objects", Size::Large),
+    ] {
+        let mut group = criterion.benchmark_group(title);
+        for subject in SUBJECTS
+            .iter()
+            .filter(|subject| subject.allocator == "system")
+        {
+            group.bench_function(subject.name, |bencher| pairs(bencher, subject, size));
+        }
+        group.finish();
     }
-    group.finish();
     criterion.final_summary();
 }
 
 /// Get and return on one thread.
-fn pairs(bencher: &mut Bencher<'_>, subject: &Subject) {
-    let mut pairs = subject.pairs();
+fn pairs(bencher: &mut Bencher<'_>, subject: &Subject, size: Size) {
+    let mut pairs = subject.pairs(size);
     bencher.iter_custom(|count| {
         let start = Instant::now();
         pairs(usize::try_from(count).unwrap_or(usize::MAX));

@@ -236,7 +236,8 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     /// Gives back a permit while the pool is open.
     pub(crate) fn release_open_permit(&self) -> Vec<Waker> {
         let mut wake = Vec::new();
-        let last = self.shared.release_permit(&mut wake);
+        // SAFETY: the pool is borrowed.
+        let last = unsafe { Shared::release_permit(NonNull::from(&self.shared), &mut wake) };
         debug_assert!(!last, "the handle is open");
         wake
     }
@@ -384,7 +385,9 @@ impl<T, R: Recycle<T>> Inner<T, R> {
                 let mut held = cache.lock();
                 shared.put_locked(cache, &mut held, slot, &mut wake)
             }
-            None => shared.put_shared(slot, borrowed, &mut wake),
+            None if borrowed => shared.put_shared(slot, &mut wake),
+            // SAFETY: the slot is ours, so the pool is live.
+            None => unsafe { Shared::put_unborrowed(NonNull::from(shared), slot, &mut wake) },
         };
         let reason = match put {
             Put::Done => None,
@@ -461,7 +464,8 @@ impl<T, R: Recycle<T>> Inner<T, R> {
         shared.close(|slot| {
             // SAFETY: an idle slot that was taken out; the handle keeps the pool.
             unsafe { Self::destroy(inner, slot, DropReason::Closed) };
-        })
+        });
+        shared.live.release()
     }
 
     /// The leak report: who still holds an object, if holders are tracked.
@@ -544,7 +548,8 @@ impl<T, R: Recycle<T>> Drop for Gone<T, R> {
             }
             inner.shared.counters.note_dropped(self.reason);
             inner.shared.storage().put_vacant(self.slot);
-            inner.shared.release_permit(&mut wake)
+            // SAFETY: the permit is ours, so the pool is live.
+            unsafe { Shared::release_permit(NonNull::from(&inner.shared), &mut wake) }
         };
         if last {
             // SAFETY: `release_permit` said that it was the last.

@@ -24,6 +24,7 @@
 //! | [`Pool::get_async`] | creates | a future that waits, on any executor |
 //! | [`Pool::try_get_many`] | creates | all or none: [`TryGetError::Empty`] |
 //! | [`Pool::get_many`] | creates | waits until it has all |
+//! | [`Batch::try_get`], [`Batch::get`] | creates | as the two above; cheaper, for objects that stay together |
 //!
 //! With a creator that cannot fail, `let Ok(object) = pool.get();` is all there is to it.
 //!
@@ -33,6 +34,7 @@
 //! |---|---|---|
 //! | [`Pooled`] | every get | the borrow of the pool |
 //! | [`PooledOwned`] | [`Pooled::into_owned`], for free | you like; also beyond the pool |
+//! | [`Batch`] | [`Pool::batch`] | the borrow of the pool; one guard for many objects |
 //! | [`Keyed`] | [`Pool::lookup`] of a [`Key`] | the borrow of the pool; shared |
 //! | none | [`Pooled::detach`] | the object is yours |
 //!
@@ -52,9 +54,9 @@
 //!
 //! [`Recycle`] creates them (in place: [`Place`]), resets them as they come back, and says
 //! which are kept. A closure is a recycler that only creates; [`CreateReset`] adds a reset,
-//! [`TryCreate`] may fail, [`Cleared`] does all of it for collections. Objects do not move
-//! while they are in the pool, so they may be `!Unpin` ([`Pooled::as_pin_mut`]). A panic in
-//! any of it loses no slot.
+//! [`TryCreate`] may fail, [`InPlace`] makes what is too big for the stack, [`Cleared`] does all
+//! of it for collections. Objects do not move while they are in the pool, so they may be
+//! `!Unpin` ([`Pooled::as_pin_mut`]). A panic in any of it loses no slot.
 //!
 //! # When not to use it
 //!
@@ -73,7 +75,7 @@
 //!   for returns of [`PooledOwned`] and for gets that find the stack empty.
 //! - `prometheus` (default): [`Metrics`] renders itself as Prometheus text, `MetricsPage` those
 //!   of many pools. No dependency.
-//! - `bytes`: `BytesMut` as a [`Collection`].
+//! - `bytes`: `BytesMut` as a [`Collection`], `Buffer::freeze`.
 //! - `tracing`: events at level trace on the slow paths; a warning for each object that is
 //!   still held when a pool that tracks its holders is dropped.
 //!

@@ -115,6 +115,12 @@ impl World {
         false
     }
 
+    /// An object is gone. Whether it was the last one of a closed pool.
+    fn release_permit(&self) -> bool {
+        // SAFETY: a world lives for ever.
+        unsafe { Shared::release_permit(NonNull::from(&self.shared), &mut Vec::new()) }
+    }
+
     /// A cache of `count` slots, open.
     fn filled(&self, count: usize) -> alloc::sync::Arc<Cache> {
         let cache = self.cache();

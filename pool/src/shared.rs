@@ -107,7 +107,7 @@ pub(crate) struct Shared {
     limits: Limits,
     storage: Storage,
     depot: Depot,
-    live: Live,
+    pub(crate) live: Live,
     /// Changes of mode so far; odd: scarce.
     mode: AtomicU64,
     scarce_calls: AtomicU64,
@@ -450,20 +450,32 @@ impl Shared {
         Put::Done
     }
 
-    /// Returns a slot from a thread without a cache. `borrowed`: the caller borrows the pool
-    /// beyond this call, so that it cannot close meanwhile.
-    pub(crate) fn put_shared(
-        &self,
+    /// Returns a slot from a thread without a cache, which borrows the pool: it cannot close
+    /// meanwhile.
+    pub(crate) fn put_shared(&self, slot: NonNull<Object>, wake: &mut Vec<Waker>) -> Put {
+        self.put_loose(slot, wake)
+    }
+
+    /// Returns a slot from a thread without a cache that does not borrow the pool.
+    ///
+    /// # Safety
+    ///
+    /// `shared` is live for as long as the slot is the caller's, which it is if the answer is
+    /// not [`Put::Done`].
+    pub(crate) unsafe fn put_unborrowed(
+        shared: NonNull<Self>,
         slot: NonNull<Object>,
-        borrowed: bool,
         wake: &mut Vec<Waker>,
     ) -> Put {
-        // The lock keeps the pool from closing, and so from going away, until we are done.
-        let registry = (!borrowed).then(|| self.registry.lock());
-        if registry.as_ref().is_some_and(|registry| registry.closed) {
+        // SAFETY: the slot is the caller's, so it is live now, and while the lock is held:
+        // closing waits for it. A pointer and no reference came in, for a reference must be
+        // good until we return.
+        let this = unsafe { shared.as_ref() };
+        let registry = this.registry.lock();
+        if registry.closed {
             return Put::Closed;
         }
-        self.put_loose(slot, wake)
+        this.put_loose(slot, wake)
     }
 
     /// Gives a slot to who waits, or makes it loose.
@@ -528,13 +540,20 @@ impl Shared {
     /// An object is gone, or was not created: its permit goes to who waits, or back.
     /// Returns whether the pool was closed and this was its last object: then the caller
     /// frees it.
-    pub(crate) fn release_permit(&self, wake: &mut Vec<Waker>) -> bool {
-        if self.live.is_open() {
-            let mut queue = self.queue.lock();
+    ///
+    /// # Safety
+    ///
+    /// `shared` is live until the permit is given up, which is the caller's.
+    pub(crate) unsafe fn release_permit(shared: NonNull<Self>, wake: &mut Vec<Waker>) -> bool {
+        // SAFETY: by contract. A pointer and no reference came in: once the permit is given up,
+        // others may free the pool, and a reference must be good until we return.
+        let this = unsafe { shared.as_ref() };
+        if this.live.is_open() {
+            let mut queue = this.queue.lock();
             // Again: it closes under this lock.
-            if self.live.is_open() {
+            if this.live.is_open() {
                 if queue.is_empty() {
-                    let last = self.live.release();
+                    let last = this.live.release();
                     debug_assert!(!last, "the handle is there");
                 } else {
                     queue.grant(Grant::Permit, wake);
@@ -542,7 +561,7 @@ impl Shared {
                 return false;
             }
         }
-        self.live.release()
+        this.live.release()
     }
 
     /// Fills in the figures that are known here.

@@ -48,3 +48,22 @@ fn a_threads_cache_is_bounded_by_the_memory_of_buffers() {
         .sum();
     assert!(bytes <= 2 << 20, "{} MiB are kept", bytes >> 20);
 }
+
+#[cfg(feature = "bytes")]
+#[test]
+fn frozen_bytes_go_back_to_their_pool_with_the_last_who_shares_them() {
+    let buffers = BufferPool::new();
+    let mut one = buffers.get(1_000);
+    one.extend_from_slice(b"brickyard");
+    let all = one.freeze();
+    let part = all.slice(5..);
+    drop(all);
+    let in_use =
+        |pool: &BufferPool| -> usize { pool.metrics().map(|(_, metrics)| metrics.in_use).sum() };
+    assert_eq!((&part[..], in_use(&buffers)), (&b"yard"[..], 1));
+    std::thread::scope(|scope| scope.spawn(move || drop(part)).join().expect("no panic"));
+    assert_eq!(in_use(&buffers), 0);
+    assert!(buffers.get(1_000).is_empty(), "it was reset");
+    let created: u64 = buffers.metrics().map(|(_, metrics)| metrics.created).sum();
+    assert_eq!(created, 1);
+}

@@ -73,20 +73,20 @@ fn an_idle_object_is_not_written_to() {
     const PATTERN: [u8; 40] = *b"every byte of it is the user's own, ever";
     for capacity in [8, usize::MAX] {
         let pool = Pool::builder().capacity(capacity).build(|| [0; 40]);
-        let mut all = pool.batch();
-        assert!(all.try_get(8).is_ok());
-        all.iter_mut().for_each(|bytes| *bytes = PATTERN);
-        all.clear();
-        // Through every place where an idle object may lie: magazines, the loose stack.
-        for _ in 0..4 {
+        // From cache to magazine or loose stack at each thread's end, and back.
+        for round in 0..4 {
             thread::scope(|scope| {
-                scope.spawn(|| {
+                let user = scope.spawn(|| {
                     let mut all = pool.batch();
                     assert!(all.try_get(8).is_ok());
-                    assert!(all.iter().all(|bytes| *bytes == PATTERN));
+                    assert!(round == 0 || all.iter().all(|bytes| *bytes == PATTERN));
+                    all.iter_mut().for_each(|bytes| *bytes = PATTERN);
                 });
+                // Unlike the end of the scope, waits for the thread's destructors.
+                user.join().expect("no panic");
             });
         }
+        assert_eq!(pool.metrics().created, 8);
     }
 }
 

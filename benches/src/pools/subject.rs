@@ -37,7 +37,7 @@ pub struct Subject {
     /// What it does not do, or does differently; for the reader of the table.
     pub note: &'static str,
     measure: fn(&Row, Effort) -> Measured,
-    pairs: fn() -> Box<dyn FnMut(usize)>,
+    pairs: fn(Size) -> Box<dyn FnMut(usize)>,
 }
 
 impl Subject {
@@ -46,10 +46,10 @@ impl Subject {
         (self.measure)(row, effort)
     }
 
-    /// A new pool of 64-byte objects that gets and returns so often as it is told, on the
-    /// calling thread.
-    pub fn pairs(&self) -> Box<dyn FnMut(usize)> {
-        (self.pairs)()
+    /// A new pool of objects of this size that gets and returns so often as it is told, on
+    /// the calling thread.
+    pub fn pairs(&self, size: Size) -> Box<dyn FnMut(usize)> {
+        (self.pairs)(size)
     }
 }
 
@@ -75,7 +75,11 @@ macro_rules! subject {
                     row.kind, effort,
                 ),
             },
-            pairs: || work::repeated::<$borrowed<64>>(),
+            pairs: |size| match size {
+                Size::Small => work::repeated::<$borrowed<64>>(),
+                Size::Medium => work::repeated::<$borrowed<1024>>(),
+                Size::Large => work::repeated::<$borrowed<65_536>>(),
+            },
         }
     };
 }

@@ -32,6 +32,12 @@ fn loom_what_an_exiting_thread_leaves_is_found() {
     exit_against_get();
 }
 
+#[test]
+#[should_panic(expected = "an object is idle")]
+fn loom_without_emptied_caches_what_an_exiting_thread_has_is_not_found() {
+    without(Step::EmptyCaches, exit_against_get);
+}
+
 /// A thread whose pops are undone, for another one empties its cache, and that does not come
 /// to the slow path afterwards.
 fn in_vain(exits: bool) {
@@ -50,7 +56,7 @@ fn in_vain(exits: bool) {
                 }
                 got.into_iter().for_each(|slot| {
                     world.objects.use_one(slot);
-                    world.shared.put_shared(slot, true, &mut Vec::new());
+                    world.shared.put_shared(slot, &mut Vec::new());
                 });
             })
         };

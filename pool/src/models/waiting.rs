@@ -22,7 +22,7 @@ fn wake_up() {
         world.shared.become_scarce();
         let waits = { thread::spawn(move || world.shared.wait(Waker::noop(), &mut Vec::new())) };
         let mut wake = Vec::new();
-        world.shared.put_shared(slot, true, &mut wake);
+        world.shared.put_shared(slot, &mut wake);
         let waiter = waits.join().unwrap();
         assert!(waiter.poll(Waker::noop()).is_some(), "a wake-up is lost");
     });
@@ -49,13 +49,13 @@ fn cancel(pass_on: bool) {
             let slot = Sent(slot);
             thread::spawn(move || {
                 let Sent(slot) = { slot };
-                world.shared.put_shared(slot, true, &mut Vec::new());
+                world.shared.put_shared(slot, &mut Vec::new());
             })
         };
         if let Some(Grant::Idle(slot)) = world.shared.stop_waiting(&waiter)
             && pass_on
         {
-            world.shared.put_shared(slot, true, &mut Vec::new());
+            world.shared.put_shared(slot, &mut Vec::new());
         }
         returns.join().unwrap();
         world.get(&cache);
@@ -86,13 +86,14 @@ fn close() {
                     return false;
                 }
                 world.objects.use_one(slot);
-                world.shared.release_permit(&mut Vec::new())
+                world.release_permit()
             })
         };
-        let mine = world.shared.close(|slot| {
+        world.shared.close(|slot| {
             world.objects.use_one(slot);
-            assert!(!world.shared.release_permit(&mut Vec::new()));
+            assert!(!world.release_permit());
         });
+        let mine = world.shared.live.release();
         let theirs = returns.join().unwrap();
         assert!(mine ^ theirs, "the pool is freed by one");
     });
@@ -115,7 +116,7 @@ fn plenty_against_wait() {
         let cache = world.cache();
         let (held, idle) = (world.get(&cache), world.get(&cache));
         world.shared.become_scarce();
-        world.shared.put_shared(idle, true, &mut Vec::new());
+        world.shared.put_shared(idle, &mut Vec::new());
         let waits = {
             thread::spawn(move || {
                 let slot = world.shared.take_slow(None).is_some();

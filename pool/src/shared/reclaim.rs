@@ -32,9 +32,11 @@ impl Excess {
 
 impl Shared {
     /// Closes the pool: from now on what comes back is dropped by who brings it. Passes
-    /// every idle slot to `drop_idle`, which drops the object and releases its permit.
-    /// Returns whether the caller frees the pool.
-    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<Object>)) -> bool {
+    /// every idle slot to `drop_idle`, which drops the object and releases its permit. After
+    /// that the caller calls [`Live::release`] for the handle.
+    ///
+    /// [`Live::release`]: crate::live::Live::release
+    pub(crate) fn close(&self, mut drop_idle: impl FnMut(NonNull<Object>)) {
         {
             let mut registry = self.registry.lock();
             registry.closed = true;
@@ -47,13 +49,10 @@ impl Shared {
             registry.caches.clear();
         }
         self.drain_depot(&mut drop_idle);
-        {
-            let _queue = self.queue.lock();
-            // With one reference more for ourselves, so that nobody frees the pool before the
-            // lock is released.
-            self.live.close();
-        }
-        self.live.release()
+        let _queue = self.queue.lock();
+        // With one reference more for the caller, so that nobody frees the pool before the
+        // lock is released.
+        self.live.close();
     }
 
     fn drain_depot(&self, pass: &mut impl FnMut(NonNull<Object>)) {
