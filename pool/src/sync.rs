@@ -19,7 +19,7 @@ pub(crate) use loom::sync::atomic::{
 
 /// Steps of the protocols that a model can leave out, to show that it would notice.
 #[cfg_attr(
-    not(loom),
+    not(any(loom, miri)),
     expect(dead_code, reason = "some are asked for under loom only")
 )]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

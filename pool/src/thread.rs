@@ -30,7 +30,8 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 /// 1 KiB of thread-local memory.
 const PLACES: usize = 64;
 
-#[repr(C)]
+/// Aligned to its size, so that no place lies on two lines of the processor's cache.
+#[repr(C, align(16))]
 struct Place {
     pool: Cell<*const ()>,
     cache: Cell<*const Cache>,
