@@ -30,8 +30,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 /// 1 KiB of thread-local memory.
 const PLACES: usize = 64;
 
-/// Aligned to its size, so that no place lies on two lines of the processor's cache.
-#[repr(C, align(16))]
+#[repr(C)]
 struct Place {
     pool: Cell<*const ()>,
     cache: Cell<*const Cache>,
