@@ -18,7 +18,7 @@ use crate::recycle::Recycle;
 /// Many objects in use, borrowed from their pool; dropping the batch returns them all.
 ///
 /// For less than as many [`Pooled`]: of objects that are got, used and returned together
-/// each costs about a quarter of a single get and return. The batch keeps its own memory when
+/// each costs about two thirds of a single get and return. The batch keeps its own memory when
 /// it is cleared, so one that is used again and again does not allocate.
 ///
 /// # Examples

@@ -173,8 +173,8 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     fn tick(&self, cache: Option<&Cache>) {
         #[cfg(feature = "std")]
         if let Some(decay) = &self.decay {
-            // A look at the clock is a third of a refill: one in four must do while a thread
-            // refills again and again.
+            // The clock is not free: while a thread refills again and again, one look in four
+            // must do.
             let often = cache.is_some_and(Cache::was_here_lately);
             if !often || self.shared.counters.misses() % 4 == 0 {
                 if let Some(mut epoch) = decay.begin_epoch() {

@@ -155,7 +155,8 @@ pub(crate) fn light_barrier() {
     }
     #[cfg(not(any(loom, miri)))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
-    // A full fence on both sides has exactly the guarantee that the pair gives.
+    // A full fence on both sides has exactly the guarantee that the pair gives. Miri knows no
+    // membarrier.
     #[cfg(any(loom, miri))]
     fence(Ordering::SeqCst);
 }
