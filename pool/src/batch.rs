@@ -66,11 +66,11 @@ impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
     ///
     /// # Errors
     ///
-    /// As [`Pool::try_get_many`].
+    /// As [`Pool::try_get_many`]; `Empty` also if the batch would hold more than the capacity.
     #[track_caller]
     pub fn try_get(&mut self, count: usize) -> Result<(), TryGetError<R::Error>> {
         let before = self.slots.len();
-        let wanted = self.pool.wanted(count, before).ok_or(TryGetError::Empty)?;
+        let wanted = self.wanted(count).ok_or(TryGetError::Empty)?;
         loop {
             self.get_hot(wanted);
             if self.slots.len() == wanted {
@@ -92,12 +92,12 @@ impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
     ///
     /// # Errors
     ///
-    /// As [`Pool::get_many`].
+    /// As [`Pool::get_many`]; `Empty` also if the batch would hold more than the capacity.
     #[cfg(feature = "std")]
     #[track_caller]
     pub fn get(&mut self, count: usize) -> Result<(), TryGetError<R::Error>> {
         let before = self.slots.len();
-        let wanted = self.pool.wanted(count, before).ok_or(TryGetError::Empty)?;
+        let wanted = self.wanted(count).ok_or(TryGetError::Empty)?;
         if self.pool.capacity().is_none() {
             // Nobody waits for an object.
             return self.try_get(count);
@@ -118,6 +118,12 @@ impl<'p, T, R: Recycle<T>> Batch<'p, T, R> {
             }
         }
         Ok(())
+    }
+
+    /// How many there are to be, with `count` more; `None` if there can never be so many.
+    fn wanted(&self, count: usize) -> Option<usize> {
+        let all = self.slots.len().checked_add(count)?;
+        self.pool.wanted(all, 0)
     }
 
     /// Takes objects out of the thread's cache, until there are `wanted` or it has none.
