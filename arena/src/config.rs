@@ -31,6 +31,7 @@ pub enum HugePages {
 /// | [`soft_limit`](Self::soft_limit) | none | the heap gives back, then calls the program |
 /// | [`huge_pages`](Self::huge_pages) | the system's | huge pages wanted or refused |
 /// | [`thread_cache`](Self::thread_cache) | 1 MiB | free blocks that one thread may keep |
+/// | [`profile`](Self::profile) | off | samples what the program allocates, and where |
 ///
 /// # Examples
 ///
@@ -57,6 +58,7 @@ pub struct Builder {
     pub(crate) on_soft_limit: fn(usize),
     pub(crate) huge_pages: HugePages,
     pub(crate) thread_cache: usize,
+    pub(crate) profile: usize,
 }
 
 impl Builder {
@@ -70,6 +72,7 @@ impl Builder {
             on_soft_limit: |_| {},
             huge_pages: HugePages::System,
             thread_cache: 1 << 20,
+            profile: 0,
         }
     }
 
@@ -147,6 +150,28 @@ impl Builder {
         self.thread_cache = bytes;
         self
     }
+
+    /// Samples allocations for [`Arena::write_profile`](crate::Arena::write_profile): one
+    /// in `bytes` bytes that the program asks for, at random, with its stack. Default: 0,
+    /// no samples, which costs nothing. [`PROFILE_BYTES`](Self::PROFILE_BYTES) is a good
+    /// value.
+    ///
+    /// Takes effect with [`build`](Self::build) in a `static`, where the compiler sees
+    /// whether there is a profile: another name for the heap, made without this option, takes no
+    /// samples. It serves the heap of the process; a [`Heap`](crate::Heap) has none.
+    ///
+    /// A sampled block takes whole pages of 4 KiB. Stacks come from the tables by which
+    /// panics unwind, so they need no frame pointers; with another C library than glibc
+    /// they are empty.
+    pub const fn profile(mut self, bytes: usize) -> Self {
+        self.profile = bytes;
+        self
+    }
+
+    /// Bytes between two samples for most programs: 512 KiB. The cost is that of unwinding
+    /// a stack a sample: from nothing to a twentieth of the time of those measured
+    /// (`docs/decisions/009-heap-profile.md`).
+    pub const PROFILE_BYTES: usize = 512 << 10;
 }
 
 const fn saturated_ms(time: Duration) -> u64 {

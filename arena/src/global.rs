@@ -1,12 +1,14 @@
 //! `Arena`: the process heap as a global allocator, and without layouts for C.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt;
 use core::ptr;
 
 use crate::config::Builder;
 use crate::harvest::Whose;
 use crate::large::Place;
 use crate::process::{CORE, configure, own_cache, with_cache};
+use crate::sampling;
 use crate::size_class::{block_size, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::thread_cache::ThreadCache;
@@ -37,12 +39,18 @@ use crate::units::{ClassIndex, Contents};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arena {
     options: Option<Builder>,
+    /// Whether this name takes samples for the heap profile. A constant of a `static`: the
+    /// compiler leaves out what it guards.
+    profiled: bool,
 }
 
 impl Arena {
     /// A name for the heap of the process, which sets no options.
     pub const fn new() -> Self {
-        Self { options: None }
+        Self {
+            options: None,
+            profiled: false,
+        }
     }
 
     /// Options for the heap, to end with [`Builder::build`] in a `static`, with
@@ -107,16 +115,52 @@ impl Arena {
         CORE.purge()
     }
 
+    /// Writes the heap profile that [`Builder::profile`] asked for: for each stack, what was
+    /// sampled of it and is live, and of all that it allocated.
+    ///
+    /// The form is that of gperftools (`heap_v2`), which `pprof` reads as it is; the command
+    /// `brickyard` turns it into a symbolised `pprof` file or collapsed stacks. Both scale
+    /// samples to what they stand for. `out` may allocate.
+    ///
+    /// # Errors
+    ///
+    /// When `out` has one.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of stacks, of which 8,192 are kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use brickyard_arena::{Arena, Builder};
+    ///
+    /// #[global_allocator]
+    /// static GLOBAL: Arena = Arena::builder().profile(Builder::PROFILE_BYTES).build();
+    ///
+    /// let held: Vec<Vec<u8>> = (0..64).map(|_| vec![0; 1 << 20]).collect();
+    /// let mut text = String::new();
+    /// Arena::write_profile(&mut text).unwrap();
+    /// assert!(text.starts_with("heap profile: "));
+    /// # drop(held);
+    /// ```
+    pub fn write_profile(out: &mut impl fmt::Write) -> fmt::Result {
+        sampling::write(out)
+    }
+
     /// Allocates as C's `malloc` and `aligned_alloc` do; null when memory is short.
     ///
     /// Sizes from 0 on; `align` is a power of two. Statistics count the whole block.
     #[inline]
     pub fn alloc_unsized(size: usize, align: usize) -> *mut u8 {
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
-            let block = cache.pop(class);
-            if !block.is_null() {
-                cache.credit(block_size(class));
-                return block;
+        // One after the other: two branches are fewer instructions than one on both.
+        if let Some(class) = class_of_common(size, align) {
+            if let Some(cache) = tls::cache() {
+                let block = cache.pop(class);
+                if !block.is_null() {
+                    cache.credit(block_size(class));
+                    return block;
+                }
             }
         }
         alloc_unsized_slow(size, align, Contents::Any)
@@ -164,30 +208,41 @@ impl Arena {
     ///
     /// As for [`Self::dealloc_unsized`]; the old pointer is dead unless null is returned.
     pub unsafe fn realloc_unsized(block: *mut u8, new_size: usize) -> *mut u8 {
-        let place = CORE.locate(block);
-        let old = CORE.usable_size(block);
-        match place {
-            // A shrink by less than half is not worth a copy.
-            Place::Small(_) if new_size <= old && new_size >= old / 2 => return block,
-            Place::Small(_) => {}
-            Place::Large(_) if class_of(new_size, 1).is_some() => {}
-            Place::Large(_) => {
-                // SAFETY: by contract; both sizes are large.
-                if let Some(moved) = unsafe { CORE.resize_large(block, new_size, 1) } {
-                    let now = CORE.usable_size(moved);
-                    with_cache(None, |cache| cache.credit(now.wrapping_sub(old)));
-                    return moved;
-                }
+        // SAFETY: by contract.
+        unsafe { realloc_unsized_with(block, new_size, Self::alloc_unsized, |_, _| {}) }
+    }
+
+    /// [`Self::alloc_unsized`], or with zeroed memory [`Self::alloc_zeroed_unsized`], with
+    /// samples for the heap profile as [`Builder::profile`] says.
+    pub fn alloc_unsized_profiled(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if !sampling::spend(size) {
+            let contents = if zeroed {
+                Contents::Zero
+            } else {
+                Contents::Any
+            };
+            let sample = sampling::sample_unsized(size, align, contents);
+            if !sample.is_null() {
+                return sample;
             }
         }
-        let new = Self::alloc_unsized(new_size, 16);
-        if !new.is_null() {
-            // SAFETY: both hold the smaller of the sizes; they are different blocks.
-            unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
-            // SAFETY: by contract; the contents were copied.
-            unsafe { Self::dealloc_unsized(block) };
+        if zeroed {
+            Self::alloc_zeroed_unsized(size, align)
+        } else {
+            Self::alloc_unsized(size, align)
         }
-        new
+    }
+
+    /// [`Self::realloc_unsized`] with samples for the heap profile.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::realloc_unsized`].
+    pub unsafe fn realloc_unsized_profiled(block: *mut u8, new_size: usize) -> *mut u8 {
+        let alloc = |size, align| Self::alloc_unsized_profiled(size, align, false);
+        let resized = |block, old| sampling::note_growth(block, old, new_size);
+        // SAFETY: by contract.
+        unsafe { realloc_unsized_with(block, new_size, alloc, resized) }
     }
 
     /// Bytes that the block can hold: at least what was asked for.
@@ -207,6 +262,12 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
+        if self.profiled && !sampling::spend(size) {
+            let sample = sampling::sample(self.options.as_ref(), size, align, Contents::Any);
+            if !sample.is_null() {
+                return sample;
+            }
+        }
         if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
             let block = cache.pop(class);
             if !block.is_null() {
@@ -220,6 +281,10 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let (size, align) = (layout.size(), layout.align());
+        // SAFETY: by the contract of `GlobalAlloc::dealloc`.
+        if self.profiled && unsafe { sampling::free_small(block, size, align) } {
+            return;
+        }
         if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
             cache.debit(size);
             CORE.dealloc_small(cache, class, block);
@@ -232,6 +297,12 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
+        if self.profiled && !sampling::spend(size) {
+            let sample = sampling::sample(self.options.as_ref(), size, align, Contents::Zero);
+            if !sample.is_null() {
+                return sample;
+            }
+        }
         with_cache_inline(self, |cache| CORE.alloc_zeroed(cache, size, align))
             .unwrap_or(ptr::null_mut())
     }
@@ -242,6 +313,9 @@ unsafe impl GlobalAlloc for Arena {
         // SAFETY: by the contract of `GlobalAlloc::realloc`.
         if let Some(block) = unsafe { CORE.resize(block, (size, align), new_size) } {
             with_cache_inline(self, |cache| cache.credit(new_size.wrapping_sub(size)));
+            if self.profiled {
+                sampling::note_growth(block, size, new_size);
+            }
             return block;
         }
         // SAFETY: by the contract of `realloc` the new size makes a layout.
@@ -267,6 +341,7 @@ impl Builder {
     pub const fn build(self) -> Arena {
         Arena {
             options: Some(self),
+            profiled: self.profile > 0,
         }
     }
 
@@ -276,6 +351,46 @@ impl Builder {
     pub fn apply(self) {
         configure(&self);
     }
+}
+
+/// [`Arena::realloc_unsized`] with this way to get a block to move to; `resized` is told of
+/// a block that changed its size without a copy, and the size that it had.
+///
+/// # Safety
+///
+/// As for [`Arena::realloc_unsized`].
+#[inline]
+unsafe fn realloc_unsized_with(
+    block: *mut u8,
+    new_size: usize,
+    alloc: impl FnOnce(usize, usize) -> *mut u8,
+    resized: impl FnOnce(*mut u8, usize),
+) -> *mut u8 {
+    let place = CORE.locate(block);
+    let old = CORE.usable_size(block);
+    match place {
+        // A shrink by less than half is not worth a copy.
+        Place::Small(_) if new_size <= old && new_size >= old / 2 => return block,
+        Place::Small(_) => {}
+        Place::Large(_) if class_of(new_size, 1).is_some() => {}
+        Place::Large(_) => {
+            // SAFETY: by contract; both sizes are large.
+            if let Some(moved) = unsafe { CORE.resize_large(block, new_size, 1) } {
+                let now = CORE.usable_size(moved);
+                with_cache(None, |cache| cache.credit(now.wrapping_sub(old)));
+                resized(moved, old);
+                return moved;
+            }
+        }
+    }
+    let new = alloc(new_size, 16);
+    if !new.is_null() {
+        // SAFETY: both hold the smaller of the sizes; they are different blocks.
+        unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+        // SAFETY: by contract; the contents were copied.
+        unsafe { Arena::dealloc_unsized(block) };
+    }
+    new
 }
 
 /// For callers without an `Arena` of their own.

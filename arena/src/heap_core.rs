@@ -1,7 +1,7 @@
 //! A heap, whole: the tiers put together, and every decision between them.
 //!
 //! Lock order, for code that holds more than one: shared cache, cache store, a cache's own,
-//! class locks by rising class, page heap, big blocks, options. Most paths hold one at a
+//! class locks by rising class, page heap, big blocks, options, profile. Most paths hold one at a
 //! time; slow paths hold the cache's own besides.
 //!
 //! Block addresses become pointers by exposed provenance: segments and big blocks are
@@ -21,6 +21,7 @@ use crate::lend::Lending;
 use crate::os;
 use crate::page_heap::{Given, Growth, PageHeap};
 use crate::page_map::{Entry, PAGE_MAP};
+use crate::profile::PROFILE;
 use crate::purge;
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, class_of, span_align, span_blocks, span_granules};
@@ -367,7 +368,7 @@ impl HeapCore {
             return;
         };
         let mut open: Option<Batch<'_>> = None;
-        let mut guests = 0;
+        let mut elsewhere = 0;
         for &block in blocks {
             let addr = block.addr();
             let batch = match open.take() {
@@ -375,8 +376,8 @@ impl HeapCore {
                 done => {
                     self.finish_batch(central, class, done);
                     let Some(span) = self.span_of_block(class, addr) else {
-                        self.give_guest(class, addr);
-                        guests += 1;
+                        self.give_elsewhere(class, addr);
+                        elsewhere += 1;
                         continue;
                     };
                     let start = span.start();
@@ -393,7 +394,7 @@ impl HeapCore {
             open = Some(self.add_to_batch(central, class, batch, addr));
         }
         self.finish_batch(central, class, open);
-        central.note_given(blocks.len() - guests);
+        central.note_given(blocks.len() - elsewhere);
     }
 
     fn add_to_batch<'a>(
@@ -441,8 +442,21 @@ impl HeapCore {
         }
     }
 
-    /// The span of `class` that holds `addr`; `None` if a guest of the class starts there.
-    /// Ends the process when there is neither.
+    /// Gives a block back for which [`Self::span_of_block`] found no span.
+    #[cold]
+    fn give_elsewhere(&self, class: ClassIndex, addr: usize) {
+        if PROFILE.holds(addr) {
+            // It was freed by a name that knows of no profile, like any block of the class
+            // that it was allocated as.
+            // SAFETY: it came out of a magazine, so we hold it.
+            unsafe { self.free_large(ptr::with_exposed_provenance_mut(addr)) };
+        } else {
+            self.give_guest(class, addr);
+        }
+    }
+
+    /// The span of `class` that holds `addr`; `None` if a guest of the class starts there, or
+    /// a sample of the heap profile. Ends the process when there is none of these.
     fn span_of_block(&self, class: ClassIndex, addr: usize) -> Option<&'static Span> {
         let Some(segment) = self.segment_of(addr) else {
             die(Misuse::Foreign, addr)
@@ -454,6 +468,7 @@ impl HeapCore {
                 None if host == class => Some(span),
                 _ => die(Misuse::WrongLayout, addr),
             },
+            (Kind::Whole, Some(_)) if PROFILE.holds(addr) => None,
             (Kind::Unused | Kind::Cached, _) | (_, None) => die(Misuse::DoubleFree, addr),
             _ => die(Misuse::WrongLayout, addr),
         }

@@ -10,6 +10,7 @@ use crate::heap_core::HeapCore;
 use crate::os;
 use crate::page_heap::{Given, Growth, MAX_RUN_BYTES, publish};
 use crate::page_map::{Entry, PAGE_MAP};
+use crate::profile::PROFILE;
 use crate::run_cache::KeptRun;
 use crate::segment::Segment;
 use crate::size_class::block_size;
@@ -204,6 +205,7 @@ impl HeapCore {
     /// As for [`Self::free_large`].
     pub(crate) unsafe fn free_unless_run(&self, block: *mut u8) -> Option<KeptRun> {
         let addr = block.addr();
+        PROFILE.forget(addr);
         if let Some(segment) = self.segment_of(addr) {
             let run = run_at(segment, addr);
             if !segment.note_freed(addr) {
@@ -269,6 +271,28 @@ impl HeapCore {
     /// The block is in use by the caller, and came from this heap; `new_size` is not one
     /// for a size class.
     pub(crate) unsafe fn resize_large(
+        &self,
+        block: *mut u8,
+        new_size: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        // Before it moves: another thread may get the old place at once.
+        let sample = PROFILE.lift(block.addr());
+        // SAFETY: by contract.
+        let resized = unsafe { self.resize_place(block, new_size, align) };
+        if let Some(sample) = sample {
+            match resized {
+                Some(resized) => PROFILE.lay(sample, resized.addr(), new_size),
+                None => PROFILE.lay(sample, block.addr(), 0),
+            }
+        }
+        resized
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::resize_large`].
+    unsafe fn resize_place(
         &self,
         block: *mut u8,
         new_size: usize,

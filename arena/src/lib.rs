@@ -70,6 +70,14 @@
 //! | [`Arena::purge`] | nothing | what is free in the heap |
 //! | [`Arena::trim`] | every thread's | what is free in the heap then |
 //!
+//! # What it shows
+//!
+//! | | what | costs |
+//! |---|---|---|
+//! | [`Arena::stats`] | requested, live, cached, committed, each size class; always on | two instructions an operation |
+//! | [`Stats::prometheus`] | the same as a page for Prometheus | nothing until it is called |
+//! | [`Arena::write_profile`] | for each stack, what is live of it and what it allocated | a sample in so many bytes, if [`Builder::profile`] asks for it |
+//!
 //! # Limits
 //!
 //! - Linux on x86-64 and aarch64. The page size is read at run time.
@@ -105,6 +113,7 @@ extern crate alloc;
 
 mod bitmap;
 mod lend;
+mod poisson;
 mod purge;
 mod size_class;
 mod units;
@@ -113,8 +122,13 @@ mod bell;
 #[cfg(not(loom))]
 mod config;
 #[cfg(not(loom))]
+mod countdown;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "calls the operating system")]
 mod os;
+#[cfg(not(loom))]
+mod profile;
+mod sample_filter;
 #[expect(unsafe_code, reason = "the lock lends what it protects")]
 mod sync;
 mod tally;
@@ -161,6 +175,8 @@ mod guest_table;
     reason = "links segments in lists under the page-heap lock"
 )]
 mod page_heap;
+#[cfg(not(loom))]
+mod prometheus;
 #[cfg(not(loom))]
 mod run_cache;
 #[cfg(not(loom))]
@@ -210,6 +226,12 @@ mod heap;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "hooks that C calls")]
 mod process;
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "frees sampled blocks; gives back what was not recorded"
+)]
+mod sampling;
 #[cfg(not(loom))]
 #[expect(
     unsafe_code,

@@ -19,6 +19,7 @@ use crate::config::Builder;
 use crate::faults::Os;
 use crate::heap_core::HeapCore;
 use crate::os;
+use crate::profile::PROFILE;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::thread_cache::ThreadCache;
 use crate::tls::{self, Stage};
@@ -71,7 +72,12 @@ pub(crate) fn own_cache() -> Option<&'static ThreadCache> {
 pub(crate) fn configure(options: &Builder) {
     // Relaxed: each option is a number of its own.
     CONFIGURED.store(true, Ordering::Relaxed);
+    put_in_force(options);
+}
+
+fn put_in_force(options: &Builder) {
     CORE.options.set(options);
+    PROFILE.set_mean(options.profile);
 }
 
 /// Gives the calling thread a cache of its own.
@@ -82,7 +88,7 @@ fn attach(options: Option<&Builder>) -> Option<&'static ThreadCache> {
     if let Some(options) = options {
         // Relaxed: as in `configure`; elects one `Arena`.
         if !CONFIGURED.load(Ordering::Relaxed) && !CONFIGURED.swap(true, Ordering::Relaxed) {
-            CORE.options.set(options);
+            put_in_force(options);
         }
     }
     let key = exit_key()?;
@@ -157,6 +163,7 @@ unsafe extern "C" fn before_fork() {
     CORE.pages.raw().acquire();
     CORE.big.raw().acquire();
     CORE.options.raw_lock().acquire();
+    PROFILE.raw_lock().acquire();
 }
 
 /// What the child has to do besides [`after_fork`]: there is one thread left.
@@ -199,6 +206,7 @@ extern "C" fn purge_thread(_: *mut c_void) -> *mut c_void {
 
 /// Releases every lock.
 unsafe extern "C" fn after_fork() {
+    PROFILE.raw_lock().release();
     CORE.options.raw_lock().release();
     CORE.big.raw().release();
     CORE.pages.raw().release();

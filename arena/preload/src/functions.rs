@@ -19,15 +19,12 @@ use core::ptr;
 
 use brickyard_arena::Arena;
 
+use crate::profile::{MAX_SIZE, short_way};
 use crate::{errno, report};
 
 /// Alignment in bytes of every block: `alignof(max_align_t)` on the 64-bit
 /// targets of Linux. Compilers assume it of `malloc` whatever the size is.
 const MIN_ALIGN: usize = 16;
-
-/// Greatest size in bytes of one object: differences of pointers into it must
-/// fit `ptrdiff_t`.
-const MAX_SIZE: usize = isize::MAX.unsigned_abs();
 
 /// Returns `block`, with `errno` set to `ENOMEM` when it is null.
 #[inline(always)]
@@ -53,11 +50,21 @@ fn invalid() -> *mut c_void {
     ptr::null_mut()
 }
 
+/// Allocates what does not take the short way: sizes that are too large, and all while
+/// there is a profile.
+#[inline(never)]
+fn long_way(size: usize, align: usize, zeroed: bool) -> *mut c_void {
+    if size > MAX_SIZE {
+        return out_of_memory();
+    }
+    or_enomem(Arena::alloc_unsized_profiled(size, align, zeroed))
+}
+
 /// Allocates with an alignment that is already known to be a power of two.
 fn aligned(align: usize, size: usize) -> *mut c_void {
     debug_assert!(align.is_power_of_two());
-    if size > MAX_SIZE {
-        return out_of_memory();
+    if size > short_way() {
+        return long_way(size, align.max(MIN_ALIGN), false);
     }
     or_enomem(Arena::alloc_unsized(size, align.max(MIN_ALIGN)))
 }
@@ -73,8 +80,8 @@ fn os_page_bytes() -> usize {
 /// Allocates `size` bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    if size > MAX_SIZE {
-        return out_of_memory();
+    if size > short_way() {
+        return long_way(size, MIN_ALIGN, false);
     }
     or_enomem(Arena::alloc_unsized(size, MIN_ALIGN))
 }
@@ -83,10 +90,11 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) if bytes <= MAX_SIZE => {
+        Some(bytes) if bytes <= short_way() => {
             or_enomem(Arena::alloc_zeroed_unsized(bytes, MIN_ALIGN))
         }
-        _ => out_of_memory(),
+        Some(bytes) => long_way(bytes, MIN_ALIGN, true),
+        None => out_of_memory(),
     }
 }
 
@@ -144,12 +152,27 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
         unsafe { Arena::dealloc_unsized(block.cast()) };
         return ptr::null_mut();
     }
-    if size > MAX_SIZE {
-        return out_of_memory();
+    if size > short_way() {
+        // SAFETY: the caller's promise.
+        return unsafe { realloc_long_way(block, size) };
     }
     // SAFETY: not null; live and ours by the caller's promise. On failure the
     // arena leaves the block alone, and so do we.
     or_enomem(unsafe { Arena::realloc_unsized(block.cast(), size) })
+}
+
+/// [`long_way`] for `realloc`.
+///
+/// # Safety
+///
+/// As [`realloc`]; `block` is not null.
+#[inline(never)]
+unsafe fn realloc_long_way(block: *mut c_void, size: usize) -> *mut c_void {
+    if size > MAX_SIZE {
+        return out_of_memory();
+    }
+    // SAFETY: as in `realloc`.
+    or_enomem(unsafe { Arena::realloc_unsized_profiled(block.cast(), size) })
 }
 
 /// Changes the size of a block to that of an array, with a check for overflow.

@@ -41,7 +41,8 @@
 //! `BRICKYARD_MEMORY_LIMIT=512M`: the table is in `options.rs` and in the README.
 //!
 //! `BRICKYARD_STATS=1` prints the arena's statistics on stderr when the program
-//! exits through `exit` or by returning from `main`.
+//! exits through `exit` or by returning from `main`. `BRICKYARD_PROFILE=path` writes
+//! the heap profile then.
 #![cfg_attr(all(panic = "abort", target_arch = "x86_64"), no_std)]
 #![deny(unsafe_code)]
 
@@ -58,6 +59,11 @@ mod abort;
 mod errno;
 #[expect(unsafe_code, reason = "calls getenv and reads what it returns")]
 mod options;
+#[expect(
+    unsafe_code,
+    reason = "opens the file of the profile and closes it; asks for the process"
+)]
+mod profile;
 #[expect(
     unsafe_code,
     reason = "runs code at load and exit, and calls getenv, fcntl and write"

@@ -10,6 +10,8 @@
 //! | `BRICKYARD_SOFT_LIMIT` | bytes | [`Builder::soft_limit`]: a line on stderr |
 //! | `BRICKYARD_HUGE_PAGES` | `system`, `never` or `always` | [`Builder::huge_pages`] |
 //! | `BRICKYARD_THREAD_CACHE` | bytes | [`Builder::thread_cache`] |
+//! | `BRICKYARD_PROFILE` | path of a file | [`Builder::profile`], written at exit |
+//! | `BRICKYARD_PROFILE_BYTES` | bytes, from 1 on | how many of them between two samples |
 //!
 //! A value that is none of these gives one line on stderr, and the option keeps its
 //! default. A variable that is empty is one that is not set.
@@ -54,11 +56,23 @@ pub(crate) fn apply() {
         BYTES,
         |builder, text| Some(builder.thread_cache(bytes(text)?)),
     );
+    builder = read(builder, c"BRICKYARD_PROFILE", PATH, |builder, text| {
+        crate::profile::begin(text).then_some(builder.profile(Builder::PROFILE_BYTES))
+    });
+    if crate::profile::is_on() {
+        builder = read(
+            builder,
+            c"BRICKYARD_PROFILE_BYTES",
+            BYTES,
+            |builder, text| Some(builder.profile(bytes(text)?.max(1))),
+        );
+    }
     builder.apply();
 }
 
 const MS: &str = "a number of milliseconds, or never";
 const BYTES: &str = "a number of bytes, such as 1048576, 512K, 64M or 2G";
+const PATH: &str = "a path of less than 512 bytes";
 const HUGE: &str = "system, never or always";
 
 /// `set` applied to `builder` and the value of `name`, or `builder` as it was.

@@ -71,6 +71,7 @@ fn copy_of_stderr() -> c_int {
 }
 
 extern "C" fn on_exit() {
+    crate::profile::write_at_exit();
     let fd = REPORT_FD.load(Ordering::Relaxed);
     if fd != NO_REPORT {
         print(fd);
@@ -132,16 +133,22 @@ fn write_line(fd: c_int, text: fmt::Arguments<'_>) {
     };
     // A line that is too long is written as far as it goes.
     let _ = line.write_fmt(text);
-    let mut rest = line.bytes.get(..line.len).unwrap_or_default();
+    write_all(fd, line.bytes.get(..line.len).unwrap_or_default());
+}
+
+/// Writes all bytes; `false` when an error keeps it from that.
+pub(crate) fn write_all(fd: c_int, bytes: &[u8]) -> bool {
+    let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: `rest` is an initialised buffer of the stated length.
         let written = unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {
             Ok(count) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
             Err(_) if errno::current() == libc::EINTR => {}
-            _ => return,
+            _ => return false,
         }
     }
+    true
 }
 
 /// A line of text of bounded length, on the stack.

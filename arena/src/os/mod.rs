@@ -2,7 +2,7 @@
 //!
 //! One file a platform implements these functions; nothing above this module names a
 //! platform. None of them
-//! panics or takes a lock of this crate, and none but `spawn` allocates.
+//! panics or takes a lock of this crate, and none but `spawn` and `backtrace` allocates.
 //!
 //! | function | contract |
 //! |---|---|
@@ -19,7 +19,9 @@
 //! | `wake_one(word)` | wakes one sleeper of `wait(word, …)` |
 //! | `advise_huge(addr, len, wanted)` | huge pages wanted or refused; may be ignored |
 //! | `can_barrier()`, `barrier_everywhere()` | a full memory barrier on every thread of the process; `false` if there is none |
-//! | `spawn(main)`, `name_thread(name)` | a detached thread that takes no signals; the one function here that may allocate |
+//! | `spawn(main)`, `name_thread(name)` | a detached thread that takes no signals; may allocate |
+//! | `backtrace(addresses)` | the return addresses of the calling thread; may allocate the first time |
+//! | `read_file(path, show)` | shows a file piece by piece |
 //! | `write_stderr(bytes)` | writes unbuffered; errors are ignored |
 //! | `abort()` | ends the process abnormally |
 //! | `on_thread_exit(f)`, `arm_thread_exit(p)` | calls `f(p)` when the arming thread ends |

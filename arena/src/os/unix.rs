@@ -257,6 +257,44 @@ pub(crate) fn write_stderr(bytes: &[u8]) {
     unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }
 
+/// The calling thread's return addresses, innermost first; returns how many. By the tables
+/// that exceptions unwind with, so that programs without frame pointers have stacks too.
+///
+/// May allocate the first time, when the C library loads its unwinder.
+#[cfg(target_env = "gnu")]
+pub(crate) fn backtrace(addresses: &mut [usize]) -> usize {
+    let room = i32::try_from(addresses.len()).unwrap_or(i32::MAX);
+    // SAFETY: `addresses` has room for so many pointers, which are as large as a `usize`.
+    let depth = keep_errno(|| unsafe { libc::backtrace(addresses.as_mut_ptr().cast(), room) });
+    usize::try_from(depth).unwrap_or(0)
+}
+
+/// Other C libraries have no such call: a stack is empty there.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn backtrace(_: &mut [usize]) -> usize {
+    0
+}
+
+/// Shows the contents of a file to `show`, piece by piece; what cannot be read is left out.
+pub(crate) fn read_file(path: &core::ffi::CStr, mut show: impl FnMut(&[u8])) {
+    // SAFETY: the path is a C string.
+    let fd = keep_errno(|| unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) });
+    if fd < 0 {
+        return;
+    }
+    let mut piece = [0u8; 1024];
+    loop {
+        // SAFETY: `piece` is valid for writes of its length.
+        let got = unsafe { libc::read(fd, piece.as_mut_ptr().cast(), piece.len()) };
+        match usize::try_from(got) {
+            Ok(count) if count > 0 => show(piece.get(..count).unwrap_or_default()),
+            _ => break,
+        }
+    }
+    // SAFETY: the descriptor was opened above and is used no more.
+    unsafe { libc::close(fd) };
+}
+
 /// Ends the process by SIGABRT.
 pub(crate) fn abort() -> ! {
     // SAFETY: abort has no preconditions.

@@ -1,0 +1,192 @@
+//! Sampling for the heap profile: which allocations are sampled, where their blocks come
+//! from, how their frees are seen, and the report.
+//!
+//! An allocation that counts for the profile first *spends* its bytes of the thread's
+//! countdown. Where the next sample lies in them it takes the stack, and its block is a
+//! run of whole granules, however small it is. That makes the free of a sample cheap to
+//! see, and that of any other block cheaper still:
+//!
+//! | freed | a sample is told by |
+//! |---|---|
+//! | without a layout | the look-up that every such free makes: it finds a run, not a span |
+//! | with a layout, by a name that profiles | an address that is a multiple of the granule, then `sample_filter` |
+//! | with a layout, by another name | the span look-up, when the block leaves the magazine: late |
+//! | above 32 KiB | `sample_filter` |
+//!
+//! (The idea is jemalloc's, which promotes sampled blocks to large ones for the same reason.)
+//!
+//! The estimate has no bias: every byte asked for has the same chance (`poisson`). What a
+//! block gains by growing in place is spent like a new allocation's; what it gains within its size
+//! class, or loses by shrinking in place, is not looked at.
+
+use core::fmt;
+use core::ptr;
+
+use crate::config::Builder;
+use crate::os;
+use crate::process::{CORE, own_cache, with_cache};
+use crate::profile::{Frames, PROFILE, Sum};
+use crate::size_class::{block_size, class_of};
+use crate::thread_cache::ThreadCache;
+use crate::tls;
+use crate::units::{Contents, GRANULE_BYTES};
+
+/// Spends `bytes` of the calling thread's countdown; `false` when one of the functions below
+/// has to decide.
+#[inline(always)]
+pub(crate) fn spend(bytes: usize) -> bool {
+    tls::cache().is_some_and(|cache| cache.countdown.spend(bytes))
+}
+
+/// After [`spend`] refused: the block of an allocation with a layout if it is a sample,
+/// else null.
+#[cold]
+#[inline(never)]
+pub(crate) fn sample(
+    options: Option<&Builder>,
+    size: usize,
+    align: usize,
+    contents: Contents,
+) -> *mut u8 {
+    take(options, size, align, contents, |_| size)
+}
+
+/// The same without a layout: statistics count the whole block.
+#[cold]
+#[inline(never)]
+pub(crate) fn sample_unsized(size: usize, align: usize, contents: Contents) -> *mut u8 {
+    take(None, size, align, contents, |block| CORE.usable_size(block))
+}
+
+fn take(
+    options: Option<&Builder>,
+    size: usize,
+    align: usize,
+    contents: Contents,
+    counted: impl FnOnce(*mut u8) -> usize,
+) -> *mut u8 {
+    let Some((cache, frames)) = stack_if_crossed(options, size) else {
+        return ptr::null_mut();
+    };
+    let bytes = class_of(size, align).map_or(size, block_size);
+    let block = CORE.alloc_large_with(cache, bytes, align, contents);
+    if block.is_null() {
+        return block;
+    }
+    if PROFILE.record(block.addr(), size, &frames) {
+        cache.credit(counted(block));
+        CORE.after_slow_path(Some(cache));
+        return block;
+    }
+    // SAFETY: allocated above, and nobody knows it.
+    unsafe { CORE.free_large_with(cache, block) };
+    ptr::null_mut()
+}
+
+/// The stack of an allocation of `bytes` in which the calling thread's next sample lies, and
+/// the thread's cache. A thread that has none, at its very end, takes no samples.
+fn stack_if_crossed(
+    options: Option<&Builder>,
+    bytes: usize,
+) -> Option<(&'static ThreadCache, Frames)> {
+    if own_cache().is_none() {
+        with_cache(options, |_| ());
+    }
+    let cache = own_cache()?;
+    if !cache.countdown.crossed(bytes, PROFILE.mean()) {
+        return None;
+    }
+    let frames = cache.countdown.once(|| {
+        let mut frames = Frames::EMPTY;
+        frames.depth = os::backtrace(&mut frames.addresses);
+        frames
+    })?;
+    Some((cache, frames))
+}
+
+/// The block at `block` was resized without a copy: what it gained may hold a sample.
+pub(crate) fn note_growth(block: *mut u8, old: usize, new: usize) {
+    let grown = new.saturating_sub(old);
+    if grown == 0 || class_of(new, 1).is_some() || spend(grown) {
+        return;
+    }
+    if let Some((_, frames)) = stack_if_crossed(None, grown) {
+        if !PROFILE.holds(block.addr()) {
+            PROFILE.record(block.addr(), new, &frames);
+        }
+    }
+}
+
+/// Frees the block of a class's layout if it is a sample; `false` if it is none.
+///
+/// # Safety
+///
+/// As for [`core::alloc::GlobalAlloc::dealloc`].
+#[inline(always)]
+pub(crate) unsafe fn free_small(block: *mut u8, size: usize, align: usize) -> bool {
+    // SAFETY: by contract.
+    block.addr() % GRANULE_BYTES == 0
+        && PROFILE.may_hold(block.addr())
+        && unsafe { free_small_slow(block, size, align) }
+}
+
+/// # Safety
+///
+/// As for [`free_small`].
+#[cold]
+#[inline(never)]
+unsafe fn free_small_slow(block: *mut u8, size: usize, align: usize) -> bool {
+    if class_of(size, align).is_none() || !PROFILE.holds(block.addr()) {
+        return false;
+    }
+    let freed = with_cache(None, |cache| {
+        // SAFETY: by contract; a sample of a class's layout is a run of its own.
+        unsafe { CORE.free_large_with(cache, block) };
+        cache.debit(size);
+    });
+    if freed.is_none() {
+        // SAFETY: as above.
+        unsafe { CORE.free_large(block) };
+        CORE.caches.with(|store| store.settle(size.wrapping_neg()));
+    }
+    CORE.after_slow_path(own_cache());
+    true
+}
+
+/// Writes the profile in the text form of gperftools.
+pub(crate) fn write(out: &mut impl fmt::Write) -> fmt::Result {
+    let stacks = || (0..).map_while(|index| PROFILE.stack(index));
+    let (mut live, mut allocated) = (Sum::default(), Sum::default());
+    for stack in stacks() {
+        live.add(stack.allocated.less(stack.freed));
+        allocated.add(stack.allocated);
+    }
+    write!(out, "heap profile: ")?;
+    write_sums(out, live, allocated)?;
+    writeln!(out, " @ heap_v2/{}", PROFILE.mean())?;
+    for stack in stacks().filter(|stack| stack.allocated.blocks > 0) {
+        write_sums(out, stack.allocated.less(stack.freed), stack.allocated)?;
+        write!(out, " @")?;
+        for address in stack.frames.as_slice() {
+            write!(out, " {address:#x}")?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "# lost: {}", PROFILE.lost())?;
+    writeln!(out, "\nMAPPED_LIBRARIES:")?;
+    let mut result = Ok(());
+    os::read_file(c"/proc/self/maps", |piece| {
+        for byte in piece {
+            let shown = if byte.is_ascii() { *byte } else { b'?' };
+            result = result.and_then(|()| out.write_char(char::from(shown)));
+        }
+    });
+    result
+}
+
+fn write_sums(out: &mut impl fmt::Write, live: Sum, allocated: Sum) -> fmt::Result {
+    let Sum { blocks, bytes } = live;
+    write!(out, "{blocks}: {bytes} ")?;
+    let Sum { blocks, bytes } = allocated;
+    write!(out, "[{blocks}: {bytes}]")
+}
