@@ -88,6 +88,18 @@ pub(crate) struct RunArgs {
     /// Write the medians to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Instead of comparing, run once and write the heap profile to this file for pprof
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rounds", "json"])]
+    pub(crate) profile: Option<PathBuf>,
+    /// The same as collapsed stacks, for flame graphs: bytes allocated
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rounds", "json"])]
+    pub(crate) collapsed: Option<PathBuf>,
+    /// Collapsed stacks of what is live at the end
+    #[arg(long, requires = "collapsed")]
+    pub(crate) live: bool,
+    /// Bytes from one sample of the profile to the next [default: 524288]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) profile_bytes: Option<u64>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,

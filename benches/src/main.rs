@@ -5,7 +5,7 @@
 //!
 //! One measurement is one process ([`child`]) whose global allocator is chosen
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
-//! [`run`] does the like for foreign commands, [`pool`] and [`store`] for the pools and the
+//! [`run`] does the like for foreign commands, or shows their heap ([`heap_profile`]), [`pool`] and [`store`] for the pools and the
 //! stores of the library. The modules named with
 //! `expect(unsafe_code)` below are the only ones with unsafe code.
 
@@ -14,6 +14,7 @@
 mod child;
 mod cli;
 mod compare;
+mod heap_profile;
 mod input;
 mod measure;
 #[cfg(feature = "peers")]

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cli::RunArgs;
+use crate::heap_profile;
 use crate::progress;
 use crate::report;
 use crate::results::{Results, Row, Series};
@@ -36,6 +37,9 @@ struct Ran {
 /// differently.
 pub(crate) fn main(args: &RunArgs) -> Result<()> {
     let library = library(args.preload.as_deref())?;
+    if args.profile.is_some() || args.collapsed.is_some() {
+        return heap_profile::main(args, &library);
+    }
     let scratch = tempfile::tempdir().context("no folder for temporary files")?;
     let bar = progress::bar(u64::from(args.rounds) * 2);
     let mut row = Row {

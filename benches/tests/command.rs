@@ -379,3 +379,69 @@ fn c_library() -> Option<String> {
         .find(|path| path.contains("/libc.so") || path.contains("/libc-"))
         .map(String::from)
 }
+
+/// Builds the library that the command preloads, in the release form that users get; returns its path.
+fn preload_library() -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--package", "brickyard-preload"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let messages = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let end = messages
+        .find("libbrickyard.so\"")
+        .expect("cargo names the library");
+    let start = messages[..end].rfind('"').expect("a quoted path") + 1;
+    format!("{}libbrickyard.so", &messages[start..end])
+}
+
+/// Two processes (the shell itself ends without its exit handlers): their functions are in
+/// the stacks, in both forms.
+#[test]
+fn run_writes_a_heap_profile_of_a_command() {
+    let library = preload_library();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (profile, collapsed) = (folder.path().join("p.pb"), folder.path().join("c.txt"));
+    let brickyard_itself = env!("CARGO_BIN_EXE_brickyard");
+    let start = ["run", "--preload", &library, "--profile-bytes", "512"];
+    let files = ["--profile", text(&profile), "--collapsed", text(&collapsed)];
+    let shell = format!("{brickyard_itself} --help; {brickyard_itself} --version");
+    let output = brickyard(&[&start[..], &files, &["--", "sh", "-c", &shell]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    assert!(printed.contains("Usage: brickyard"), "{printed}");
+    assert!(printed.contains("heap profile of 2 processes"), "{printed}");
+    let stacks = fs::read_to_string(&collapsed).expect("it is written");
+    let line = stacks
+        .lines()
+        .find(|line| line.contains("clap"))
+        .unwrap_or_else(|| panic!("no stack of the argument parser: {stacks}"));
+    let (_, bytes) = line.rsplit_once(' ').expect("a number");
+    assert!(bytes.parse::<u64>().is_ok_and(|bytes| bytes > 0), "{line}");
+    assert!(!stacks.contains("libbrickyard.so"), "{stacks}");
+    let encoded = fs::read(&profile).expect("it is written");
+    let names = encoded.windows(4).any(|window| window == b"clap");
+    assert!(names && encoded.windows(11).any(|window| window == b"inuse_space"));
+}
+
+#[test]
+fn a_command_without_a_profile_is_an_error() {
+    let library = c_library().expect("a C library");
+    let start = [
+        "run",
+        "--preload",
+        &library,
+        "--collapsed",
+        "/dev/null",
+        "--",
+    ];
+    let output = brickyard(&[&start[..], &["true"]].concat());
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("left no profile"),
+        "{}",
+        stderr(&output)
+    );
+}
