@@ -85,6 +85,7 @@ mod backing {
 
 mod file_len;
 mod group;
+mod lasting;
 #[expect(unsafe_code, reason = "links chunks of reader slots in a list")]
 mod versions;
 

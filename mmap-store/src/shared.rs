@@ -8,6 +8,7 @@ use crate::error::CommitError;
 use crate::format::ring;
 use crate::group::{Group, GroupError};
 use crate::ids::{Child, Extent, FIRST_TXN};
+use crate::lasting::{Lasts, has_room, kept, take_notice};
 use crate::pages::Pages;
 use crate::space::Space;
 use crate::sync::{Mutex, MutexGuard};
@@ -78,6 +79,16 @@ pub(crate) struct Durable {
     pub(crate) txn: u64,
     pub(crate) ring_start: u64,
     pub(crate) map: Extent,
+}
+
+impl Lasts for Durable {
+    fn txn(&self) -> u64 {
+        self.txn
+    }
+
+    fn ring_start(&self) -> u64 {
+        self.ring_start
+    }
 }
 
 /// What the next transaction builds on.
@@ -161,17 +172,12 @@ impl Placement {
 impl Shared {
     /// Takes notice of a finished checkpoint, and frees what nobody sees any more.
     pub(crate) fn reclaim(&self, head: &mut Head) {
-        if let Some(done) = self.done.lock().take() {
-            head.space.insert(head.durable.map);
-            head.durable = done;
-            if head.pinned == Some(done.txn) {
-                head.pinned = None;
-            }
+        if let Some(old) = take_notice(&self.done, &mut head.durable, &mut head.pinned) {
+            head.space.insert(old.map);
         }
         let mut snapshots = Vec::with_capacity(8);
         let published = self.versions.snapshots(&mut snapshots);
-        snapshots.push(head.durable.txn);
-        snapshots.extend(head.pinned);
+        snapshots.extend(kept(&head.durable, head.pinned));
         #[cfg(test)]
         if self.sabotage.reuse_early {
             snapshots.retain(|&snapshot| snapshot == published);
@@ -271,7 +277,7 @@ impl Shared {
             start += left;
         }
         let end = start + bytes;
-        if end - head.durable.ring_start > self.ring_bytes {
+        if !has_room(&head.durable, end, self.ring_bytes) {
             return None;
         }
         segments.push((start % self.ring_bytes, record));

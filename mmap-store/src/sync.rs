@@ -28,6 +28,10 @@ pub(crate) enum Step {
     WakeFutures,
     /// The syncing thread does what is asked of it before it ends.
     FinishBeforeEnd,
+    /// The version of a checkpoint on its way is kept.
+    KeepPinned,
+    /// The ring is used anew up to where the last checkpoint says.
+    KeepRing,
 }
 
 /// Whether a step is left out: never, outside of a model's twin.

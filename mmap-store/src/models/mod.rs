@@ -5,6 +5,7 @@
 //! would see it.
 
 mod asking;
+mod checkpoints;
 mod committers;
 mod readers;
 

@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod forge;
+mod loads;
 /// The oracle of `fuzz/`: one for every test of the store.
 #[expect(
     unreachable_pub,
