@@ -1,15 +1,13 @@
 //! A checkpoint against commits: pages and places in the ring are used anew only when
 //! recovery does not need them (`lasting`).
 
-use super::{leaked, version};
+use super::{NEW, OLD, leaked, version};
 use crate::lasting::{Lasts, has_room, kept, take_notice};
 use crate::sync::{Mutex, Step, without};
 use crate::versions::Versions;
 
 /// Records that the ring takes; each is one long.
 const RING: u64 = 3;
-const OLD: u64 = 1;
-const CHOSEN: u64 = 2;
 
 #[derive(Clone, Copy, Debug)]
 struct Checkpoint {
@@ -56,6 +54,10 @@ impl Disk {
 struct Head {
     durable: Checkpoint,
     pinned: Option<u64>,
+    /// The newest version.
+    version: u64,
+    /// Which page each version has.
+    homes: [usize; 6],
 }
 
 struct World {
@@ -72,14 +74,18 @@ impl World {
             slot: (OLD, 1),
             pages: [0, 1, 2, 0, 0, 0],
             ring: [0; 3],
-            acknowledged: CHOSEN,
+            acknowledged: NEW,
         };
-        *disk.record(CHOSEN) = CHOSEN;
-        let durable = Checkpoint { txn: OLD };
-        let pinned = None;
+        *disk.record(NEW) = NEW;
+        let head = Head {
+            durable: Checkpoint { txn: OLD },
+            pinned: None,
+            version: NEW,
+            homes: [0, 1, 2, 0, 0, 0],
+        };
         Self {
-            versions: Versions::new(version(CHOSEN)),
-            head: Mutex::new(Head { durable, pinned }),
+            versions: Versions::new(version(NEW)),
+            head: Mutex::new(head),
             done: Mutex::new(None),
             disk: Mutex::new(disk),
         }
@@ -91,14 +97,18 @@ impl World {
         disk.recovers();
     }
 
-    /// A checkpoint of version 2.
+    /// A checkpoint of the newest version.
     fn checkpoint(&self, slot_first: bool) {
-        self.head.lock().pinned = Some(CHOSEN);
-        let done = || *self.done.lock() = Some(Checkpoint { txn: CHOSEN });
+        let mut head = self.head.lock();
+        let txn = head.version;
+        let page = head.homes[usize::try_from(txn).expect("small")];
+        head.pinned = Some(txn);
+        drop(head);
+        let done = || *self.done.lock() = Some(Checkpoint { txn });
         if !slot_first {
             done();
         }
-        self.change(|disk| disk.slot = (CHOSEN, 2));
+        self.change(|disk| disk.slot = (txn, page));
         if slot_first {
             done();
         }
@@ -116,13 +126,13 @@ impl World {
         if !has_room(&head.durable, txn, RING) {
             return;
         }
-        let replaced = txn - 2;
-        let page = if snapshots.contains(&replaced) {
-            txn
+        let [replaced, own] = [txn - 2, txn].map(|txn| usize::try_from(txn).expect("small"));
+        let page = if snapshots.contains(&(txn - 2)) {
+            own
         } else {
-            replaced
+            head.homes[replaced]
         };
-        let page = usize::try_from(page).expect("small");
+        (head.version, head.homes[own]) = (txn, page);
         self.change(|disk| disk.pages[page] = txn);
         self.change(|disk| {
             *disk.record(txn) = txn;
