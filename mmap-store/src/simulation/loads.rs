@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::backing::memory::{Failure, MemoryBacking};
 use crate::error::LoadError;
 use crate::simulation::crash::{MAP_BYTES, RING_BYTES};
-use crate::simulation::oracle::Random;
+use crate::simulation::oracle::random::Random;
 use crate::store::{Options, Store};
 use crate::txn::write::TableMut;
 
