@@ -162,6 +162,54 @@ fn pools_are_compared_and_reported() {
     }
 }
 
+/// The quick form on one row: both tables, floors, verdict, and one record for each store
+/// in the file.
+#[test]
+fn stores_are_compared_and_reported() {
+    let report = tempfile::NamedTempFile::new().expect("a temporary file");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let start = ["compare", "--store", "--quick", "--rounds", "1"];
+    let rest = ["--only", "halved", "--dir", text(folder.path())];
+    let output = brickyard(&[&start[..], &rest, &["--json", text(report.path())]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    for name in ["file, halved", "log + sync", "brickyard: ", "verdict: "] {
+        assert!(
+            printed.lines().any(|line| line.starts_with(name)),
+            "{name}: {printed}"
+        );
+    }
+    assert!(
+        printed.lines().all(|line| line.chars().count() <= 100),
+        "{printed}"
+    );
+    let left = fs::read_dir(folder.path()).expect("the folder").count();
+    assert_eq!(left, 0, "files are left behind");
+    let report = json(&fs::read(report.path()).expect("the report is written"));
+    assert!(
+        report["versions"]["brickyard-store"].is_string(),
+        "{report}"
+    );
+    assert!(
+        report["rows"][0]["figure"]
+            .as_f64()
+            .is_some_and(|figure| figure > 1.0),
+        "{report}"
+    );
+}
+
+/// The process that fills the store is killed, and another one finds its last commit.
+#[test]
+fn store_is_opened_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let start = ["store-child", "--job", "killed", "--subject", "brickyard"];
+    let rest = ["--quick", "--tiny", "--dir", text(folder.path())];
+    let output = brickyard(&[&start[..], &rest].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figure = json(&output.stdout)["open, killed"].as_f64();
+    assert!(figure.is_some_and(|ms| ms > 0.0), "{figure:?}");
+}
+
 #[test]
 fn pools_are_refused_by_a_process_on_another_allocator() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_brickyard"));
