@@ -2,6 +2,7 @@
 
 use crate::error::{Flaw, Problem, ReadError};
 use crate::format::node::Node;
+use crate::format::pair;
 use crate::format::table::{LargeRef, TableRecord, decode_schema};
 use crate::ids::{Alignment, Child, Extent, FIRST_PAGE, PageId};
 use crate::shared::Shared;
@@ -71,6 +72,16 @@ const STRIDE: u64 = 1024;
 
 /// What sees the entries of leaves: the leaf, and which of its entries.
 type Visit<'v> = &'v mut dyn FnMut(&Node<'_>, usize);
+
+/// Whether an entry is one of a multi-map.
+fn is_pair(leaf: &Node<'_>, index: usize) -> bool {
+    let (mut pair, mut key) = (Vec::new(), Vec::new());
+    let entry = leaf
+        .key_into(index, &mut pair)
+        .and_then(|()| leaf.entry(index));
+    let is_empty = entry.is_ok_and(|entry| entry.value.is_empty());
+    is_empty && pair::take_key(&mut &pair[..], &mut key).is_some()
+}
 
 /// Checks the newest version. Writers wait meanwhile, readers do not.
 pub(crate) fn check(shared: &Shared, depth: Depth) -> CheckReport {
@@ -159,19 +170,26 @@ impl Walk<'_> {
             let entry = entry.ok().filter(|entry| !entry.large);
             let record = entry.and_then(|entry| TableRecord::decode(entry.value));
             let record = record.and_then(|(record, schema)| {
-                let alignment = decode_schema(schema)?.alignment_checked()?;
-                Some((record, alignment))
+                let options = decode_schema(schema)?;
+                let alignment = options.alignment_checked()?;
+                Some((record, alignment, options.is_multi_map()))
             });
             tables.push((String::from_utf8_lossy(&name).into_owned(), record));
         });
         for (table, record) in tables {
             self.report.tables += 1;
-            let Some((record, alignment)) = record else {
+            let Some((record, alignment, multi_map)) = record else {
                 self.damaged(root.page, Flaw::Record);
                 continue;
             };
-            let mut found = 0;
-            self.tree(record.root, alignment, &mut |_, _| found += 1);
+            let (mut found, mut no_pairs) = (0, 0);
+            self.tree(record.root, alignment, &mut |leaf, index| {
+                found += 1;
+                no_pairs += u64::from(multi_map && !is_pair(leaf, index));
+            });
+            if no_pairs > 0 {
+                self.damaged(record.root.page, Flaw::Record);
+            }
             self.report.entries += found;
             if found != record.len {
                 self.report.problems.push(Problem::Len {
@@ -328,6 +346,27 @@ mod tests {
             // A large value is aligned to anything.
             let sound = (leaves, says) == (4096, 1);
             assert_eq!(problems.iter().any(alignment), !sound, "{leaves} {says}");
+        }
+    }
+
+    #[test]
+    fn a_multi_map_with_a_key_that_is_no_pair_is_reported() {
+        for (key, value) in [
+            (&b"key"[..], &b""[..]),
+            (b"key\x00\x00", b"value"),
+            (b"\x00\x01", b""),
+        ] {
+            let store = Options::new().open_in_memory().expect("address space");
+            let mut txn = store.write().expect("sound");
+            let mut map = txn.multi_map("m").expect("new");
+            map.insert(b"key", b"value").expect("sound");
+            txn.commit().expect("memory");
+            assert_eq!(store.check().problems, []);
+            let mut txn = store.write().expect("sound");
+            let table = txn.raw_table("m");
+            table.expect("made").put(key, value).expect("sound");
+            txn.commit().expect("memory");
+            assert_eq!(store.check().problems.len(), 1);
         }
     }
 }

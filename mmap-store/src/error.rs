@@ -1,5 +1,6 @@
 //! What can go wrong, one enum per kind of operation.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -36,6 +37,9 @@ pub enum Flaw {
     /// A value does not start where its table says.
     #[error("a value in it is not aligned as its table says")]
     Alignment,
+    /// A value of a compressed table is not one.
+    #[error("a compressed value below it cannot be unpacked")]
+    Compressed,
     /// A record of a table, an extent or the ring has the wrong form.
     #[error("a record in it has the wrong form")]
     Record,
@@ -71,6 +75,20 @@ pub enum TableError {
         recorded: Box<TableOptions>,
         /// What it was opened as.
         asked: Box<TableOptions>,
+    },
+    /// The table is not compressed.
+    #[error("table `{table}` is not compressed; open it with ReadTxn::table")]
+    Uncompressed {
+        /// The table.
+        table: Box<str>,
+    },
+    /// The table's values need a feature that this library was built without.
+    #[error("table `{table}` is compressed; build brickyard-store with the feature `{feature}`")]
+    Feature {
+        /// The table.
+        table: Box<str>,
+        /// The feature.
+        feature: &'static str,
     },
     /// No table can have these options.
     #[error("table `{table}` cannot be created: {reason}")]
@@ -124,6 +142,17 @@ pub enum WriteError {
         /// Length of the key.
         bytes: usize,
         /// The longest key.
+        most: usize,
+    },
+    /// A key and a value of a multi-map are too long together.
+    #[error(
+        "a key and a value take {bytes} bytes together and at most {most} fit; store the \
+         value in another table and its name here"
+    )]
+    PairTooLong {
+        /// Bytes of both, with two between them and one more for each zero in the key.
+        bytes: usize,
+        /// The most that fit.
         most: usize,
     },
     /// An earlier operation of the transaction failed half way.
@@ -180,6 +209,66 @@ pub enum LoadError {
     /// An entry before could not be appended.
     #[error("an entry before could not be appended; drop this appender and begin another")]
     Unfinished,
+}
+
+/// What is wrong with the bytes of a typed key or value.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// They end too early.
+    #[error("the bytes end too early")]
+    Short,
+    /// Bytes are left over.
+    #[error("bytes are left over")]
+    Long,
+    /// A string is not UTF-8.
+    #[error("a string is not UTF-8")]
+    Utf8,
+    /// A `bool`, or whether there is something, is neither 0 nor 1.
+    #[error("{0} is neither 0 nor 1")]
+    Tag(u8),
+    /// A part of a key has no end, or a zero in it that is not escaped.
+    #[error("a part of a key has no end")]
+    Escape,
+    /// The library that reads the type refused.
+    #[error("{0}")]
+    Invalid(Box<str>),
+}
+
+/// A value that the library which writes its type refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct EncodeError(pub Box<str>);
+
+/// A failure of an operation on a typed table.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TypedError {
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The write transaction refused.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A key is none of its type.
+    #[error("a key is no `{type_name}`: {source}; read the table as bytes")]
+    Key {
+        /// The type that the table records.
+        type_name: Cow<'static, str>,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// A value is none of its type.
+    #[error("a value is no `{type_name}`: {source}; read the table as bytes")]
+    Value {
+        /// The type that the table records.
+        type_name: Cow<'static, str>,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// A value cannot be written.
+    #[error("the value cannot be written: {0}")]
+    Encode(#[from] EncodeError),
 }
 
 /// A failure to begin a write transaction.

@@ -26,6 +26,28 @@
 //! tree itself last, and the ring starts anew. [`design`] says how, `docs/format.md` has
 //! every byte.
 //!
+//! # Tables
+//!
+//! | table | opened with | keys | values | read as |
+//! |---|---|---|---|---|
+//! | plain | [`table`](WriteTxn::table) | bytes | bytes | slices of the file |
+//! | aligned | [`table_with`](WriteTxn::table_with) | bytes | bytes that start at multiples of up to 4096 | slices that can be cast |
+//! | typed | [`typed`](WriteTxn::typed) | any [`Key`], in its order | any [`Value`] | slices, references in the file, or values |
+//! | multi-map | [`multi_map`](WriteTxn::multi_map) | bytes | several for each key, sorted | copies, one at a time |
+//! | compressed | [`compressed`](WriteTxn::compressed) | bytes | bytes, compressed above a threshold | slices, or copies where they are compressed |
+//!
+//! What a table is stands in its record in the file; opening it as something else is an
+//! error that says both. [`ReadTxn::tables`] lists them, [`WriteTxn::delete_table`] takes
+//! one out.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `zerocopy` | `Plain<T>`: values read as `&T` |
+//! | `rkyv` | `Archive<T>`: values read as `&Archived<T>`, validated at each read |
+//! | `serde` | `Serial<T>`: values of any shape, in the format of `postcard` |
+//! | `lz4` | [`Compression::Lz4`], in Rust |
+//! | `zstd` | [`Compression::Zstd`], which builds a library in C |
+//!
 //! # What is promised
 //!
 //! | after | what lasts |
@@ -42,8 +64,9 @@
 //!
 //! - Linux, 64-bit, local file systems with `flock`.
 //! - One process writes; others read only while nobody writes.
-//! - Keys up to [`MAX_KEY_BYTES`], files up to 8 TiB. A write transaction keeps what it
-//!   changes in memory until it commits, but for what an [`Appender`] appends.
+//! - Keys up to [`MAX_KEY_BYTES`], in a multi-map with the value; files up to 8 TiB. A
+//!   write transaction keeps what it changes in memory until it commits, but for what an
+//!   [`Appender`] appends.
 //! - The file grows by itself and does not shrink; what is deleted is used again.
 //! - A checkpoint writes its pages between commits, which meanwhile take two to three times
 //!   as long. The commit that finds the ring half full does it, and returns after it.
@@ -116,6 +139,15 @@ mod checkpoint;
 mod txn;
 
 #[cfg(not(loom))]
+mod multi_map;
+
+#[cfg(not(loom))]
+mod typed;
+
+#[cfg(not(loom))]
+mod compressed;
+
+#[cfg(not(loom))]
 mod check;
 
 #[cfg(not(loom))]
@@ -139,10 +171,15 @@ mod simulation;
 
 #[cfg(not(loom))]
 pub use check::{CheckProgress, CheckReport};
+#[cfg(not(loom))]
+pub use compressed::{CompressedEntry, CompressedRange, CompressedTable, CompressedTableMut};
 pub use error::{
-    BeginError, CommitError, Flaw, LoadError, OpenError, Problem, ReadError, TableError, WriteError,
+    BeginError, CommitError, DecodeError, EncodeError, Flaw, LoadError, OpenError, Problem,
+    ReadError, TableError, TypedError, WriteError,
 };
 pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
+#[cfg(not(loom))]
+pub use multi_map::{MultiMap, MultiMapMut, Pair, Pairs, Values};
 pub use schema::{Compression, MAX_TYPE_NAME_BYTES, TableOptions};
 #[cfg(not(loom))]
 pub use shared::Durability;
@@ -166,3 +203,11 @@ pub use txn::savepoint::Savepoint;
 pub use txn::uncommitted::UncommittedRange;
 #[cfg(not(loom))]
 pub use txn::write::{TableMut, WriteTxn};
+#[cfg(all(not(loom), feature = "rkyv"))]
+pub use typed::Archive;
+#[cfg(all(not(loom), feature = "zerocopy"))]
+pub use typed::Plain;
+#[cfg(all(not(loom), feature = "serde"))]
+pub use typed::Serial;
+#[cfg(not(loom))]
+pub use typed::{Key, Named, TypedEntry, TypedRange, TypedTable, TypedTableMut, Value};

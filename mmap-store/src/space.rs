@@ -246,7 +246,7 @@ impl Space {
         assert_eq!(self.free.len(), self.by_size.len(), "I1");
         assert_eq!(
             self.free_pages,
-            self.free.values().map(|&n| u64::from(n)).sum()
+            self.free.values().map(|&n| u64::from(n)).sum::<u64>()
         );
         let mut seen: Vec<Extent> = self.runs().collect();
         seen.sort();

@@ -6,5 +6,7 @@
 pub(crate) mod bytes;
 pub(crate) mod meta;
 pub(crate) mod node;
+pub(crate) mod packed;
+pub(crate) mod pair;
 pub(crate) mod ring;
 pub(crate) mod table;

@@ -6,5 +6,6 @@ pub(crate) mod edit;
 pub(crate) mod memory;
 pub(crate) mod mutate;
 pub(crate) mod pack;
+pub(crate) mod range;
 pub(crate) mod search;
 pub(crate) mod work;

@@ -16,7 +16,7 @@ use crate::tree::edit::{NodeMut, own};
 use crate::tree::memory::{PageMemory, ValueMemory};
 
 /// Where nodes come from: the file, or first a transaction's memory.
-pub(crate) trait Source {
+pub(crate) trait Source: core::fmt::Debug {
     fn node(&self, child: Child) -> Result<Node<'_>, ReadError>;
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError>;
 

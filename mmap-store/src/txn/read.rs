@@ -1,18 +1,17 @@
 //! Reading one version of the store.
 
 use core::cell::Cell;
-use core::cmp::Ordering;
 use core::ops::{Bound, RangeBounds};
 
 use crate::error::{Flaw, ReadError, TableError, damaged};
 use crate::format::node::MOST_ENTRIES;
 use crate::format::table::{TableRecord, decode_schema};
-use crate::ids::Child;
 use crate::pages::Pages;
 use crate::schema::TableOptions;
 use crate::shared::Shared;
 use crate::sync::AtomicU64;
-use crate::tree::cursor::{Cursor, Window};
+use crate::tree::cursor::Cursor;
+use crate::tree::range::{TreeRange, as_slices};
 use crate::tree::search;
 use crate::versions::{Slot, Version};
 
@@ -281,26 +280,9 @@ impl<'t> Table<'t> {
         &self,
         bounds: impl RangeBounds<K>,
     ) -> Result<Range<'t>, ReadError> {
-        let (pages, root) = (self.pages, self.record.root);
-        let front = match bounds.start_bound() {
-            Bound::Included(key) => Cursor::seek(pages, root, key.as_ref(), false),
-            Bound::Excluded(key) => Cursor::seek(pages, root, key.as_ref(), true),
-            Bound::Unbounded => Cursor::seek(pages, root, &[], false),
-        }?;
-        let back = match bounds.end_bound() {
-            Bound::Included(key) => Cursor::seek(pages, root, key.as_ref(), true)?,
-            Bound::Excluded(key) => Cursor::seek(pages, root, key.as_ref(), false)?,
-            Bound::Unbounded => Cursor::end(root),
-        };
-        Ok(Range {
-            pages,
-            front,
-            back,
-            left: self.record.len,
-            root,
-            window: None,
-            key: Vec::new(),
-        })
+        let (root, len) = (self.record.root, self.record.len);
+        let inner = TreeRange::new(self.pages, root, len, as_slices(&bounds))?;
+        Ok(Range { inner })
     }
 
     /// The entries whose keys start with `prefix`, from either end.
@@ -328,30 +310,10 @@ pub(crate) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 /// in the range's own memory and lasts until the next one.
 #[derive(Debug)]
 pub struct Range<'t> {
-    pages: &'t Pages,
-    front: Cursor,
-    back: Cursor,
-    /// Entries that may still come: a forged tree that reaches its leaves over and over
-    /// ends in an error instead of never.
-    left: u64,
-    root: Child,
-    /// The leaf that `front` is in, while entries come from there: then this knows how
-    /// far it is, and `front` is where it came in.
-    window: Option<Window<'t>>,
-    key: Vec<u8>,
+    inner: TreeRange<'t, Pages>,
 }
 
 impl<'t> Range<'t> {
-    fn is_done(&self) -> bool {
-        self.front.order(&self.back) != Ordering::Less
-    }
-
-    fn count(&mut self) -> Result<(), ReadError> {
-        let left = self.left.checked_sub(1);
-        self.left = left.ok_or(damaged(self.root.page, Flaw::Record))?;
-        Ok(())
-    }
-
     /// The next entry from the front.
     ///
     /// # Errors
@@ -362,29 +324,7 @@ impl<'t> Range<'t> {
         reason = "the key is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        loop {
-            if let Some(window) = &mut self.window
-                && let Some(value) = window.next(self.pages, &mut self.key)?
-            {
-                self.count()?;
-                return Ok(Some((self.key.as_slice(), value)));
-            }
-            self.leave_window()?;
-            let Some(window) = self.front.window(self.pages, &self.back)? else {
-                return Ok(None);
-            };
-            self.key.clear();
-            self.key.extend_from_slice(window.prefix());
-            self.window = Some(window);
-        }
-    }
-
-    /// Puts `front` where the window has come to.
-    fn leave_window(&mut self) -> Result<(), ReadError> {
-        match self.window.take() {
-            Some(window) => self.front.leave(self.pages, window.index()),
-            None => Ok(()),
-        }
+        self.inner.next()
     }
 
     /// The next entry from the back.
@@ -393,12 +333,6 @@ impl<'t> Range<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        self.leave_window()?;
-        if self.is_done() || !self.back.back(self.pages)? {
-            return Ok(None);
-        }
-        self.count()?;
-        let value = self.back.entry(self.pages, &mut self.key)?;
-        Ok(value.map(|value| (self.key.as_slice(), value)))
+        self.inner.next_back()
     }
 }

@@ -299,6 +299,12 @@ impl TableMut<'_, '_> {
         Ok(search::get(&self.txn.work, self.root(), key)?)
     }
 
+    /// Where the table is read from.
+    pub(crate) fn source(&self) -> Result<(&Work<'_>, TableRecord), WriteError> {
+        self.check_whole()?;
+        Ok((&self.txn.work, self.txn.tables[self.index].record))
+    }
+
     pub(super) fn check_whole(&self) -> Result<(), WriteError> {
         if self.txn.broken {
             return Err(WriteError::Broken);

@@ -1,0 +1,22 @@
+//! Tables of types: what keys and values are is recorded in the file and checked at open.
+
+#[cfg(feature = "rkyv")]
+mod archive;
+mod bytes;
+mod key;
+#[cfg(feature = "zerocopy")]
+mod plain;
+#[cfg(feature = "serde")]
+mod serial;
+mod table;
+mod value;
+
+#[cfg(feature = "rkyv")]
+pub use archive::Archive;
+pub use key::Key;
+#[cfg(feature = "zerocopy")]
+pub use plain::Plain;
+#[cfg(feature = "serde")]
+pub use serial::Serial;
+pub use table::{TypedEntry, TypedRange, TypedTable, TypedTableMut};
+pub use value::{Named, Value};
