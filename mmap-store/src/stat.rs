@@ -119,6 +119,9 @@ fn walk(
             continue;
         }
         let large = LargeRef::decode(entry.value).ok_or(flawed(Flaw::Record))?;
+        if large == LargeRef::EMPTY {
+            continue;
+        }
         let extent = large.extent().ok_or(flawed(Flaw::Record))?;
         table.value_bytes += large.len;
         table.large_pages += u64::from(extent.pages);

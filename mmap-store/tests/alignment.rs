@@ -60,6 +60,9 @@ fn compare(store: &Store, options: &TableOptions, model: &Model) {
         return;
     };
     assert_eq!(table.len(), model.len() as u64);
+    let bytes: usize = model.values().map(Vec::len).sum();
+    let stat = store.stat().expect("sound");
+    assert_eq!(stat.tables[0].value_bytes, bytes as u64);
     let (mut range, mut expected) = (table.range::<[u8]>(..).expect("sound"), model.iter());
     while let Some((key, value)) = range.next().expect("sound") {
         assert!(is_aligned(value, alignment));
