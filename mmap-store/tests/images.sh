@@ -16,7 +16,7 @@ cd "$(dirname "$0")/../.."
 
 images=${1:-20}
 test=a_killed_writer_loses_no_acknowledged_commit
-program=$(cargo test -p brickyard-store --release --test kill --no-run --message-format=json |
+program=$(cargo test -p brickyard-store --test kill --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/kill-[^"]*\)".*/\1/p' | tail -1)
 work=$(mktemp -d)
 loop=
