@@ -13,13 +13,16 @@
 //! commit waiting, for its whole length.
 //!
 //! Only then are the ring's records up to the version, the old map and the pages that
-//! only the old checkpoint saw given up.
+//! only the old checkpoint saw given up, and the file may become shorter.
+//!
+//! The slot names the pages up to the last one in use, whatever follows: recovery treats
+//! the rest of the file as if it were not there, and a cut that did not last hurts nobody.
 
 use std::io::{self, IoSlice};
 
 use crate::error::CommitError;
 use crate::format::meta::Meta;
-use crate::ids::{Extent, PAGE_BYTES, pages_for};
+use crate::ids::{Extent, FIRST_PAGE, PAGE_BYTES, pages_for};
 use crate::shared::{Durable, Head, Shared};
 use crate::sync::MutexGuard;
 use crate::versions::Version;
@@ -33,7 +36,6 @@ const QUIET_STEP_PAGES: u32 = 256;
 #[derive(Debug)]
 struct Plan {
     meta: Meta,
-    map: Vec<u8>,
     version: Version,
     /// Pages written since the last one was chosen: those of this version are among them.
     dirty: Vec<Extent>,
@@ -88,15 +90,6 @@ impl Shared {
         }
     }
 
-    /// A checkpoint, if the ring is more than half full and none is on its way.
-    pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
-        let mut head = self.head.lock();
-        if self.checkpoint_is_due(&mut head) {
-            return self.checkpoint_from(head);
-        }
-        Ok(())
-    }
-
     /// Starts the thread that makes transactions last for others, unless it runs.
     pub(crate) fn start_syncer(&self) -> io::Result<()> {
         self.syncer.start(|| {
@@ -124,7 +117,8 @@ impl Shared {
         }
     }
 
-    fn checkpoint_is_due(&self, head: &mut Head) -> bool {
+    /// Whether the ring is more than half full and no checkpoint is on its way.
+    pub(crate) fn checkpoint_is_due(&self, head: &mut Head) -> bool {
         self.reclaim(head);
         let used = head.ring - head.durable.ring_start;
         used > self.ring_bytes / 2 && head.pinned.is_none()
@@ -132,9 +126,12 @@ impl Shared {
 
     /// A checkpoint with the writer's state already in hand, which is kept until the end.
     pub(crate) fn checkpoint_holding(&self, head: &mut Head) -> Result<(), CommitError> {
-        let _one = self.checkpointing.lock();
+        let one = self.checkpointing.lock();
         let plan = self.plan(head)?;
-        self.carry_out(&plan)
+        self.carry_out(&plan)?;
+        drop(one);
+        self.trim(head, true);
+        Ok(())
     }
 
     fn plan(&self, head: &mut Head) -> Result<Plan, CommitError> {
@@ -150,6 +147,20 @@ impl Shared {
         let map = head
             .space
             .to_map(pages as usize * PAGE_BYTES, head.durable.map);
+        let used = used_pages(&map, head.len);
+        #[cfg(test)]
+        if self.sabotage.cut_early {
+            let _ = self.pages.backing().cut(used);
+        }
+        // A full disk is met here, where nothing has happened yet.
+        let buffers = &[IoSlice::new(&map)];
+        if let Err(source) = self.pages.backing().write_pages(extent.first, buffers) {
+            head.space.insert(extent);
+            return Err(CommitError::Aborted {
+                action: "write the map of free pages",
+                source,
+            });
+        }
         head.generation += 1;
         head.pinned = Some(head.version.txn);
         let meta = Meta {
@@ -158,14 +169,13 @@ impl Shared {
             salt: head.salt,
             ring_start: head.ring,
             root: head.version.root,
-            pages: head.len,
+            pages: used,
             map: extent,
             map_crc: crc32c::crc32c(&map),
             ring_bytes: self.ring_bytes,
         };
         Ok(Plan {
             meta,
-            map,
             version: head.version,
             dirty: core::mem::take(&mut head.dirty),
         })
@@ -177,6 +187,7 @@ impl Shared {
             txn: plan.meta.txn,
             ring_start: plan.meta.ring_start,
             map: plan.meta.map,
+            pages: plan.meta.pages,
         });
         self.versions.publish(plan.version);
         self.group.note_durable(plan.meta.txn);
@@ -185,7 +196,6 @@ impl Shared {
 
     fn write(&self, plan: &Plan) -> io::Result<()> {
         let backing = self.pages.backing();
-        backing.write_pages(plan.meta.map.first, &[IoSlice::new(&plan.map)])?;
         backing.sync_tree()?;
         let slot = u32::from(plan.meta.generation % 2 == 1);
         let page = plan.meta.encode();
@@ -208,6 +218,13 @@ fn joined(runs: &[Extent]) -> Vec<Extent> {
         }
     }
     joined
+}
+
+/// Pages of a file of `len` pages up to the last one that the map does not call free.
+fn used_pages(map: &[u8], len: u32) -> u32 {
+    let is_free = |page: u32| map[page as usize / 8] & (1 << (page % 8)) != 0;
+    let last = (FIRST_PAGE..len).rev().find(|&page| !is_free(page));
+    last.map_or(FIRST_PAGE, |page| page + 1)
 }
 
 /// No map at all.

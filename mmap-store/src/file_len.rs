@@ -2,7 +2,10 @@
 //!
 //! The mapping is longer than the file, and touching it beyond the file's end ends the
 //! process. So the writer announces pages after the file has them, and publishes a version
-//! that names them after that; a reader compares what it is about to touch.
+//! that names them after that; a reader compares what it is about to touch. The length
+//! goes down, too, over pages that no version reaches which anybody has or may get: whoever
+//! has a version reads the length that was announced before it, or a later one, and no
+//! later one is below a page that it reaches.
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -19,7 +22,7 @@ impl FileLen {
         }
     }
 
-    /// Announces that the file has `pages` pages.
+    /// Announces that the file has `pages` pages, or will be cut to so many.
     pub(crate) fn set(&self, pages: u32) {
         // Release: pairs with the Acquire in `get`; the file has the pages before.
         self.pages.store(pages, Ordering::Release);

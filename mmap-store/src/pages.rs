@@ -4,7 +4,9 @@
 //! remembers. A page whose bit is set is not what it was only if somebody else writes to
 //! the file. Invariants:
 //!
-//! - I1: `len` is at most the length of the file, which never shrinks while it is open.
+//! - I1: `len` is at most the length of the file. Both go down only over pages that no
+//!   snapshot reaches (`Shared::trim`), so that a page below `len` stays in the file as
+//!   long as somebody's version has it.
 //! - I2: the bit of a page is set only if its bytes had the right checksum and were a
 //!   valid node, or were written by this handle; it is cleared before the page is reused.
 
@@ -69,7 +71,7 @@ impl Pages {
         &self.backing
     }
 
-    /// Says that the file has grown to `len` pages.
+    /// Says that the file has grown to `len` pages, or will be cut to so many.
     pub(crate) fn set_len(&self, len: u32) {
         debug_assert!(self.backing.pages().is_ok_and(|pages| len <= pages));
         self.len.set(len);
@@ -98,7 +100,8 @@ impl Pages {
         if extent.first < FIRST_PAGE || extent.end() > self.len.get() {
             return Err(damaged(extent.first, Flaw::OutOfFile));
         }
-        // SAFETY: (1) the pages lie below the end of the file, by the check and I1; (2)
+        // SAFETY: (1) the pages lie below the end of the file, by the check, and stay there
+        // while their snapshot lives, by I1; (2)
         // nobody writes to pages that a live version reaches: the space map gives out
         // only pages that no snapshot, no publishable version and no checkpoint holds,
         // and that what it starts from is true was walked before the first write.

@@ -8,6 +8,7 @@
 use core::hash::BuildHasher;
 use std::collections::hash_map::RandomState;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::backing::Backing;
 use crate::check::{self, Depth};
@@ -19,7 +20,7 @@ use crate::format::table::decode_schema;
 use crate::group::Group;
 use crate::ids::{DIRTY_BIT, Extent, FIRST_PAGE, MOST_COUNT, PAGE_BYTES, PAGE_BYTES_U64};
 use crate::pages::Pages;
-use crate::shared::{Durability, Durable, EMPTY, Head, Shared};
+use crate::shared::{Durability, Durable, EMPTY, Head, Shared, SweepPlace};
 use crate::space::Space;
 use crate::sync::Mutex;
 use crate::syncer::Syncer;
@@ -42,6 +43,8 @@ pub(crate) struct How {
     /// An empty backing may become a store.
     pub(crate) create: bool,
     pub(crate) durability: Durability,
+    pub(crate) checkpoint_budget: u32,
+    pub(crate) trace_readers: bool,
     /// Walk everything before anything is trusted, not only what writing relies on.
     pub(crate) check: bool,
     #[cfg(test)]
@@ -204,15 +207,19 @@ fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, 
                 txn: meta.txn,
                 ring_start: meta.ring_start,
                 map: meta.map,
+                pages: meta.pages,
             },
             pinned: None,
             early: Vec::new(),
+            sweep: SweepPlace::START,
         }),
         checkpointing: Mutex::new(()),
         done: Mutex::new(None),
         pages,
         ring_bytes: meta.ring_bytes,
         read_only: how.read_only,
+        checkpoint_budget: how.checkpoint_budget,
+        opened: how.trace_readers.then(Instant::now),
         durability: how.durability,
         #[cfg(test)]
         sabotage: how.sabotage,

@@ -2,6 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::backing::Segment;
 use crate::error::CommitError;
@@ -18,6 +19,12 @@ use crate::versions::{Version, Versions};
 /// The file grows by an eighth, at least and at most by so many pages.
 const LEAST_GROWTH_PAGES: u32 = 64;
 const MOST_GROWTH_PAGES: u32 = 1 << 14;
+
+/// Free pages left at the end of a file that is cut: a share of it, and so many at least.
+const SPARE_SHARE: u32 = 64;
+const LEAST_SPARE_PAGES: u32 = if cfg!(test) { 2 } else { LEAST_GROWTH_PAGES };
+/// Shorter free runs keep their blocks.
+const LEAST_HOLLOW_PAGES: u32 = if cfg!(test) { 2 } else { 16 };
 
 /// See the module.
 ///
@@ -40,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) done: Mutex<Option<Durable>>,
     pub(crate) ring_bytes: u64,
     pub(crate) read_only: bool,
+    /// Most pages that a checkpoint moves down.
+    pub(crate) checkpoint_budget: u32,
+    /// When the store was opened, if readers say when and where they begin.
+    pub(crate) opened: Option<Instant>,
     /// What `commit` asks for.
     pub(crate) durability: Durability,
     /// Errors planted by tests of the tests.
@@ -71,6 +82,8 @@ pub(crate) struct Sabotage {
     pub(crate) believe_files: bool,
     /// Pages are believed without theirs.
     pub(crate) believe_pages: bool,
+    /// The file is cut before the slot that names fewer pages lasts.
+    pub(crate) cut_early: bool,
 }
 
 /// A checkpoint that lasts.
@@ -79,6 +92,8 @@ pub(crate) struct Durable {
     pub(crate) txn: u64,
     pub(crate) ring_start: u64,
     pub(crate) map: Extent,
+    /// Length of the file that its slot names: the file must not become shorter.
+    pub(crate) pages: u32,
 }
 
 impl Lasts for Durable {
@@ -112,6 +127,8 @@ pub(crate) struct Head {
     /// Pages that the transaction which is being made has written already: neither free
     /// nor in any version.
     pub(crate) early: Vec<Extent>,
+    /// Where moving pages down goes on.
+    pub(crate) sweep: SweepPlace,
 }
 
 /// The writer's state, held by a write transaction. If it ends without a commit, the pages
@@ -152,6 +169,25 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.give_back(0);
     }
+}
+
+/// How far the walks that look for pages at the end of the file have come: the next table
+/// and key, for nodes and for large values.
+#[derive(Debug)]
+pub(crate) struct SweepPlace {
+    /// Most pages to vacate at once: less after an attempt that found no room.
+    pub(crate) reach: u32,
+    pub(crate) nodes: (Vec<u8>, Vec<u8>),
+    pub(crate) values: (Vec<u8>, Vec<u8>),
+}
+
+impl SweepPlace {
+    /// The beginning, with all that is allowed.
+    pub(crate) const START: Self = Self {
+        reach: u32::MAX,
+        nodes: (Vec::new(), Vec::new()),
+        values: (Vec::new(), Vec::new()),
+    };
 }
 
 /// Where new pages go.
@@ -217,6 +253,63 @@ impl Shared {
             self.pages.clear_verified(run);
         }
         Ok(placement)
+    }
+
+    /// Pages below the ceiling for nodes that move down, beside the runs of large values;
+    /// `None`, and those given back, if there are not enough.
+    pub(crate) fn place_below(
+        &self,
+        head: &mut Head,
+        values: Vec<Extent>,
+        nodes: u32,
+    ) -> Option<Placement> {
+        let Some(nodes) = head.space.take_lowest(nodes) else {
+            values.into_iter().for_each(|run| head.space.insert(run));
+            return None;
+        };
+        Some(Placement { values, nodes })
+    }
+
+    /// Cuts free pages off the end of the file, but for some that the next commits would
+    /// only add again, if `spare` says so. What cannot be cut because of a snapshot gives
+    /// its blocks back instead.
+    ///
+    /// The end moves over pages that nobody sees, readers included that are about to
+    /// begin (`Space::reclaim`), and never below what a slot names: that of the last
+    /// checkpoint is `durable`, and that of one on its way reaches pages that are not
+    /// free. Failures leave a longer file, which the next checkpoint cuts.
+    pub(crate) fn trim(&self, head: &mut Head, spare: bool) -> u32 {
+        self.reclaim(head);
+        let end = head.space.free_from(head.len);
+        let spare = if spare {
+            (end / SPARE_SHARE).max(LEAST_SPARE_PAGES)
+        } else {
+            0
+        };
+        let cut = head.len - end;
+        if cut > 2 * spare {
+            head.len = end + spare;
+            head.space.cut_off(head.len);
+            self.pages.set_len(head.len);
+        }
+        let backing = self.pages.backing();
+        let least = head.len.max(head.durable.pages);
+        let Ok(before) = backing.pages() else {
+            return 0;
+        };
+        if before <= least || backing.cut(least).is_err() {
+            return 0;
+        }
+        before - least
+    }
+
+    /// Gives blocks of free pages back to the file system while a snapshot holds the end
+    /// of the file.
+    pub(crate) fn hollow_out(&self, head: &mut Head, most: u32) {
+        for run in head.space.hollow_out(LEAST_HOLLOW_PAGES, most) {
+            // A failure leaves the blocks where they are.
+            let _ = self.pages.backing().punch(run);
+        }
     }
 
     /// One run, growing the file if there is none.

@@ -13,11 +13,17 @@
 //!   └───────────────────────── s is gone ◄───────────────────────────┘
 //! ```
 //!
+//! While the file is being made shorter there is a *ceiling*: free pages at or above it are
+//! parked, and used only when there are none below, so that what was moved down is not
+//! followed by new pages at the old place.
+//!
 //! Invariants:
-//! - I1: free runs do not touch or overlap, and `by_size` holds exactly the runs of `free`.
-//! - I2: a page is in at most one of `free`, `waiting` and `held`.
+//! - I1: the runs of `free`, and those of `parked`, do not touch or overlap; `by_size` has
+//!   exactly the same runs.
+//! - I2: a page is in at most one of `free`, `parked`, `waiting` and `held`.
 //! - I3: an entry in `held[s]` has `born ≤ s < freed`, and no larger snapshot below
 //!   `freed` existed when it was put there; later snapshots are not below `freed`.
+//! - I4: `free` lies below `ceiling`, `parked` does not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,17 +43,139 @@ pub(crate) struct Freed {
     pub(crate) freed: u64,
 }
 
-/// See the module. Belongs to the writer.
+/// Runs of pages, joined with their neighbours.
 #[derive(Debug, Default)]
-pub(crate) struct Space {
+struct Runs {
     /// First page → pages.
-    free: BTreeMap<u32, u32>,
+    runs: BTreeMap<u32, u32>,
     /// (pages, first page).
     by_size: BTreeSet<(u32, u32)>,
-    free_pages: u64,
+    pages: u64,
+}
+
+impl Runs {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = Extent> {
+        let runs = self.runs.iter();
+        runs.map(|(&first, &pages)| Extent { first, pages })
+    }
+
+    fn overlaps(&self, extent: Extent) -> bool {
+        let before = self.runs.range(..extent.end()).next_back();
+        before.is_some_and(|(&first, &pages)| first + pages > extent.first)
+    }
+
+    /// Adds a run that overlaps none, joining it with its neighbours.
+    fn insert(&mut self, extent: Extent) {
+        let (mut first, mut pages) = (extent.first, extent.pages);
+        if let Some((&before, &len)) = self.runs.range(..first).next_back()
+            && before + len == first
+        {
+            self.remove(before, len);
+            first = before;
+            pages += len;
+        }
+        if let Some((&after, &len)) = self.runs.range(first..).next()
+            && first + pages == after
+        {
+            self.remove(after, len);
+            pages += len;
+        }
+        self.runs.insert(first, pages);
+        self.by_size.insert((pages, first));
+        self.pages += u64::from(pages);
+    }
+
+    fn remove(&mut self, first: u32, pages: u32) {
+        self.runs.remove(&first);
+        self.by_size.remove(&(pages, first));
+        self.pages -= u64::from(pages);
+    }
+
+    /// Takes `pages` from the run `run`, at its start.
+    fn cut(&mut self, run: Extent, pages: u32) -> Extent {
+        self.remove(run.first, run.pages);
+        if pages < run.pages {
+            self.insert(Extent {
+                first: run.first + pages,
+                pages: run.pages - pages,
+            });
+        }
+        Extent { pages, ..run }
+    }
+
+    /// The smallest run of at least `pages` pages, the lowest of equals.
+    fn take_run(&mut self, pages: u32) -> Option<Extent> {
+        let &(len, first) = self.by_size.range((pages, 0)..).next()?;
+        Some(self.cut(Extent { first, pages: len }, pages))
+    }
+
+    /// Takes what starts at or above `page` out.
+    fn split_off(&mut self, page: u32) -> Vec<Extent> {
+        let above: Vec<Extent> = self
+            .runs
+            .range(page..)
+            .map(|(&first, &pages)| Extent { first, pages })
+            .collect();
+        above
+            .iter()
+            .for_each(|run| self.remove(run.first, run.pages));
+        above
+    }
+
+    /// Checks I1.
+    fn validate(&self) {
+        let mut end = 0;
+        for run in self.iter() {
+            assert!(
+                run.first > end || end == 0,
+                "I1: runs touch at {}",
+                run.first
+            );
+            assert!(self.by_size.contains(&(run.pages, run.first)), "I1");
+            end = run.end();
+        }
+        assert_eq!(self.runs.len(), self.by_size.len(), "I1");
+        let pages = self.iter().map(|run| u64::from(run.pages)).sum::<u64>();
+        assert_eq!(self.pages, pages, "I1");
+    }
+}
+
+/// What lies at the end of the file, seen by who wants to make it shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Its first page.
+    pub(crate) first: u32,
+    /// Pages in it that have to move down.
+    pub(crate) live: u32,
+}
+
+/// See the module. Belongs to the writer.
+#[derive(Debug)]
+pub(crate) struct Space {
+    free: Runs,
+    parked: Runs,
+    ceiling: u32,
     /// In the order of `freed`.
     waiting: VecDeque<Freed>,
     held: BTreeMap<u64, Vec<Freed>>,
+    /// Runs whose blocks were given back to the file system.
+    hollow: BTreeSet<(u32, u32)>,
+}
+
+/// No ceiling.
+const NO_CEILING: u32 = u32::MAX;
+
+impl Default for Space {
+    fn default() -> Self {
+        Self {
+            free: Runs::default(),
+            parked: Runs::default(),
+            ceiling: NO_CEILING,
+            waiting: VecDeque::new(),
+            held: BTreeMap::new(),
+            hollow: BTreeSet::new(),
+        }
+    }
 }
 
 impl Space {
@@ -79,12 +207,7 @@ impl Space {
     /// free pages and all that wait, are held, or are in `also`.
     pub(crate) fn to_map(&self, bytes: usize, also: Extent) -> Vec<u8> {
         let mut map = vec![0; bytes];
-        let held = self.held.values().flatten().chain(&self.waiting);
-        let free = self
-            .free
-            .iter()
-            .map(|(&first, &pages)| Extent { first, pages });
-        for extent in free.chain(held.map(|freed| freed.extent)).chain([also]) {
+        for extent in self.runs().chain([also]) {
             for page in extent.first..extent.end() {
                 map[page as usize / 8] |= 1 << (page % 8);
             }
@@ -93,7 +216,17 @@ impl Space {
     }
 
     pub(crate) fn free_pages(&self) -> u64 {
-        self.free_pages
+        self.free.pages + self.parked.pages
+    }
+
+    /// Pages that are held, by the newest snapshot that sees them.
+    pub(crate) fn held_by_snapshot(&self) -> BTreeMap<u64, u64> {
+        let pages =
+            |held: &Vec<Freed>| held.iter().map(|freed| u64::from(freed.extent.pages)).sum();
+        self.held
+            .iter()
+            .map(|(&txn, held)| (txn, pages(held)))
+            .collect()
     }
 
     /// Pages that a snapshot still holds.
@@ -102,63 +235,55 @@ impl Space {
         held.map(|freed| u64::from(freed.extent.pages)).sum()
     }
 
-    /// Adds free pages, joining them with their neighbours. A run that is free already in
-    /// part was reached twice, which only a forged file brings about: it is not used any
-    /// more, and [`Store::check`](crate::Store::check) reports it as lost.
+    /// Adds free pages. A run that is free already in part was reached twice, which only
+    /// a forged file brings about: it is not used any more, and
+    /// [`Store::check`](crate::Store::check) reports it as lost.
     pub(crate) fn insert(&mut self, extent: Extent) {
-        let Extent {
-            mut first,
-            mut pages,
-        } = extent;
-        if pages == 0 || self.overlaps(extent) {
+        if extent.pages == 0 || self.free.overlaps(extent) || self.parked.overlaps(extent) {
             return;
         }
-        self.free_pages += u64::from(pages);
-        if let Some((&before, &len)) = self.free.range(..first).next_back()
-            && before + len == first
-        {
-            self.unlink(before, len);
-            first = before;
-            pages += len;
+        let below = extent.end().min(self.ceiling).saturating_sub(extent.first);
+        if below > 0 {
+            self.free.insert(Extent {
+                pages: below,
+                ..extent
+            });
         }
-        if let Some((&after, &len)) = self.free.range(first..).next()
-            && first + pages == after
-        {
-            self.unlink(after, len);
-            pages += len;
+        if below < extent.pages {
+            self.parked.insert(Extent {
+                first: extent.first + below,
+                pages: extent.pages - below,
+            });
         }
-        self.free.insert(first, pages);
-        self.by_size.insert((pages, first));
     }
 
-    fn overlaps(&self, extent: Extent) -> bool {
-        let before = self.free.range(..extent.end()).next_back();
-        before.is_some_and(|(&first, &pages)| first + pages > extent.first)
+    /// From now on pages at or above `page` are used only when there are none below.
+    pub(crate) fn set_ceiling(&mut self, page: u32) {
+        let mut moved = self.parked.split_off(0);
+        // A run that starts below and reaches above is cut when it is put back.
+        let straddling = self.free.runs.range(..page).next_back();
+        let start = straddling.map_or(page, |(&first, _)| first);
+        moved.extend(self.free.split_off(start));
+        self.ceiling = page;
+        moved.into_iter().for_each(|run| self.insert(run));
     }
 
-    fn unlink(&mut self, first: u32, pages: u32) {
-        self.free.remove(&first);
-        self.by_size.remove(&(pages, first));
-    }
-
-    /// Takes `pages` from the run `run`, at its start.
-    fn cut(&mut self, run: Extent, pages: u32) -> Extent {
-        self.unlink(run.first, run.pages);
-        self.free_pages -= u64::from(run.pages);
-        self.insert(Extent {
-            first: run.first + pages,
-            pages: run.pages - pages,
-        });
-        Extent {
-            first: run.first,
-            pages,
+    /// Gives the parked pages up for use; false if there are none.
+    fn lift(&mut self) -> bool {
+        let parked = self.parked.pages > 0;
+        if parked {
+            self.set_ceiling(NO_CEILING);
         }
+        parked
     }
 
     /// One run of `pages` pages: the smallest that is large enough, the lowest of equals.
     pub(crate) fn take_run(&mut self, pages: u32) -> Option<Extent> {
-        let &(len, first) = self.by_size.range((pages, 0)..).next()?;
-        Some(self.cut(Extent { first, pages: len }, pages))
+        let run = self.take_run_below(pages);
+        if run.is_some() || !self.lift() {
+            return run;
+        }
+        self.take_run_below(pages)
     }
 
     /// Runs of `pages` pages in all: one if there is one; else holes, where that is
@@ -167,7 +292,7 @@ impl Space {
         if let Some(run) = self.take_run(pages) {
             return Some(vec![run]);
         }
-        if self.free_pages < u64::from(pages) {
+        if self.free.pages < u64::from(pages) {
             return None;
         }
         let least = if pages <= SCATTER_PAGES {
@@ -177,16 +302,140 @@ impl Space {
         };
         let (mut runs, mut missing) = (Vec::new(), pages);
         while missing > 0 {
-            let run = self.by_size.last().filter(|&&(len, _)| len >= least);
+            let run = self.free.by_size.last().filter(|&&(len, _)| len >= least);
             let Some(&(len, first)) = run else {
                 runs.into_iter().for_each(|run| self.insert(run));
                 return None;
             };
-            let part = len.min(missing);
-            runs.push(self.cut(Extent { first, pages: len }, part));
-            missing -= part;
+            let part = self
+                .free
+                .cut(Extent { first, pages: len }, len.min(missing));
+            self.used(part);
+            missing -= part.pages;
+            runs.push(part);
         }
         Some(runs)
+    }
+
+    /// One run of `pages` pages below the ceiling.
+    pub(crate) fn take_run_below(&mut self, pages: u32) -> Option<Extent> {
+        let part = self.free.take_run(pages)?;
+        self.used(part);
+        Some(part)
+    }
+
+    /// Pages that were taken have blocks soon.
+    fn used(&mut self, part: Extent) {
+        let before = self.hollow.range(..=(part.first, u32::MAX)).next_back();
+        let before = before
+            .copied()
+            .filter(|&(first, pages)| first + pages > part.first);
+        if let Some(run) = before {
+            self.hollow.remove(&run);
+        }
+    }
+
+    /// Runs of `pages` pages in all, all below the ceiling and the lowest there are: what
+    /// is free comes together above them. `None` takes nothing.
+    pub(crate) fn take_lowest(&mut self, pages: u32) -> Option<Vec<Extent>> {
+        if self.free.pages < u64::from(pages) {
+            return None;
+        }
+        let (mut runs, mut missing) = (Vec::new(), pages);
+        while missing > 0 {
+            let run = self.free.iter().next()?;
+            let part = self.free.cut(run, run.pages.min(missing));
+            self.used(part);
+            missing -= part.pages;
+            runs.push(part);
+        }
+        Some(runs)
+    }
+
+    /// The end of a file of `len` pages that can be vacated by moving at most `most`
+    /// pages to free ones below it. What snapshots hold is not moved: it goes when they
+    /// do, and `also` with the next checkpoint. `None` if nothing would be won.
+    pub(crate) fn tail(&self, len: u32, most: u32, also: Extent) -> Option<Tail> {
+        let usable = self.free.iter().chain(self.parked.iter());
+        let usable = usable.map(|run| (run, run.pages));
+        let held = self.held.values().flatten().chain(&self.waiting);
+        let held = held.map(|freed| freed.extent).chain([also]);
+        let mut runs: Vec<(Extent, u32)> = usable.chain(held.map(|run| (run, 0))).collect();
+        runs.sort_unstable_by(|one, other| other.cmp(one));
+        let mut tail = Tail {
+            first: len,
+            live: 0,
+        };
+        let mut below = self.free_pages();
+        // The lowest page that there is, so that the loop sees what is below all runs.
+        let bottom = Extent {
+            first: crate::ids::FIRST_PAGE,
+            pages: 0,
+        };
+        for (run, usable) in runs.into_iter().chain([(bottom, 0)]) {
+            let gap = tail.first.saturating_sub(run.end());
+            // Room for the copies of the nodes above, too.
+            let room = (below * 7 / 8).saturating_sub(8).min(u64::from(most));
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            let part = gap.min(room.saturating_sub(tail.live));
+            tail.live += part;
+            tail.first -= part;
+            below -= u64::from(usable);
+            if part < gap || below * 7 / 8 < u64::from(tail.live) + 8 {
+                break;
+            }
+            tail.first = tail.first.min(run.first);
+        }
+        (tail.first < len).then_some(tail)
+    }
+
+    /// Whether a snapshot holds pages at or above the ceiling.
+    pub(crate) fn is_pinned(&self) -> bool {
+        let mut held = self.held.values().flatten();
+        held.any(|freed| freed.extent.end() > self.ceiling)
+    }
+
+    /// The first page of the free run that ends a file of `len` pages, or `len`.
+    pub(crate) fn free_from(&self, len: u32) -> u32 {
+        // The parked ones lie above the others and are joined.
+        [&self.parked, &self.free]
+            .into_iter()
+            .fold(len, |end, runs| {
+                let last = runs.iter().next_back().filter(|last| last.end() == end);
+                last.map_or(end, |last| last.first)
+            })
+    }
+
+    /// The file ends at page `len` from now on; all pages above are free.
+    pub(crate) fn cut_off(&mut self, len: u32) {
+        let ceiling = self.ceiling;
+        self.set_ceiling(len);
+        debug_assert!(self.parked.runs.len() <= 1, "only the end is cut off");
+        self.parked = Runs::default();
+        self.set_ceiling(ceiling);
+    }
+
+    /// Free runs of at least `least` pages, `most` pages in all, whose blocks have not
+    /// been given back yet; they count as given back from now on.
+    pub(crate) fn hollow_out(&mut self, least: u32, most: u32) -> Vec<Extent> {
+        let runs = self.free.iter().chain(self.parked.iter());
+        let long: BTreeSet<(u32, u32)> = runs
+            .filter(|run| run.pages >= least)
+            .map(|run| (run.first, run.pages))
+            .collect();
+        // Others have been joined with new neighbours since.
+        self.hollow = self.hollow.intersection(&long).copied().collect();
+        let mut left = most;
+        let mut chosen = Vec::new();
+        for &(first, pages) in long.difference(&self.hollow) {
+            if pages <= left {
+                left -= pages;
+                chosen.push(Extent { first, pages });
+            }
+        }
+        self.hollow
+            .extend(chosen.iter().map(|run| (run.first, run.pages)));
+        chosen
     }
 
     /// Hands over pages that a transaction replaced. `freed` never decreases.
@@ -227,27 +476,19 @@ impl Space {
 
     /// Every run that is free, waits or is held.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Extent> {
-        let free = self
-            .free
-            .iter()
-            .map(|(&first, &pages)| Extent { first, pages });
+        let free = self.free.iter().chain(self.parked.iter());
         let held = self.held.values().flatten().chain(&self.waiting);
         free.chain(held.map(|freed| freed.extent))
     }
 
-    /// Checks I1 to I3.
+    /// Checks I1 to I4.
     pub(crate) fn validate(&self) {
-        let mut end = 0;
-        for (&first, &pages) in &self.free {
-            assert!(first > end || end == 0, "I1: runs touch at {first}");
-            assert!(self.by_size.contains(&(pages, first)), "I1: {first}");
-            end = first + pages;
-        }
-        assert_eq!(self.free.len(), self.by_size.len(), "I1");
-        assert_eq!(
-            self.free_pages,
-            self.free.values().map(|&n| u64::from(n)).sum::<u64>()
-        );
+        self.free.validate();
+        self.parked.validate();
+        let below = self.free.iter().next_back();
+        assert!(below.is_none_or(|run| run.end() <= self.ceiling), "I4");
+        let above = self.parked.iter().next();
+        assert!(above.is_none_or(|run| run.first >= self.ceiling), "I4");
         let mut seen: Vec<Extent> = self.runs().collect();
         seen.sort();
         for pair in seen.windows(2) {

@@ -10,16 +10,21 @@ use crate::check::{self, CheckProgress, CheckReport, Depth};
 use crate::error::{BeginError, CommitError, OpenError, ReadError};
 use crate::format::ring::MOST_RING_BYTES;
 use crate::ids::PAGE_BYTES_U64;
+use crate::readers::Reader;
 use crate::recovery::{self, How};
 use crate::shared::{Durability, Shared};
 use crate::stat::{self, StoreStat};
 use crate::txn::read::ReadTxn;
+use crate::txn::relocate::Compaction;
 use crate::txn::write::WriteTxn;
 
 /// The smallest ring: room for a few records.
 const LEAST_RING_BYTES: u64 = 4096;
 /// Address space of a store in memory, unless more is asked for than by default.
 const MEMORY_MAP_BYTES: u64 = 1 << 36;
+
+/// Pages that a checkpoint moves down, unless it is told otherwise.
+const CHECKPOINT_PAGES: u32 = 4096;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub struct Options {
     create: bool,
     durability: Durability,
     check: bool,
+    checkpoint_budget: u32,
+    trace_readers: bool,
     #[cfg(test)]
     pub(crate) sabotage: crate::shared::Sabotage,
 }
@@ -44,6 +51,8 @@ impl Default for Options {
             create: true,
             durability: Durability::default(),
             check: false,
+            checkpoint_budget: CHECKPOINT_PAGES,
+            trace_readers: false,
             #[cfg(test)]
             sabotage: crate::shared::Sabotage::default(),
         }
@@ -95,6 +104,22 @@ impl Options {
     /// large values are summed when they are read; opening for reading walks nothing.
     pub fn check(mut self, check: bool) -> Self {
         self.check = check;
+        self
+    }
+
+    /// Most pages that a checkpoint moves down so that the file can become shorter (by
+    /// default 4096, which is 16 MiB). Pages move if a quarter of the file is free. Zero
+    /// leaves all where they are; what happens to be free at the end of the file is cut
+    /// off all the same.
+    pub fn checkpoint_budget(mut self, pages: u32) -> Self {
+        self.checkpoint_budget = pages;
+        self
+    }
+
+    /// Whether readers note when and where they begin, for [`Store::readers`]: a look at
+    /// the clock each time. By default they note their thread only.
+    pub fn trace_readers(mut self, trace: bool) -> Self {
+        self.trace_readers = trace;
         self
     }
 
@@ -168,6 +193,8 @@ impl Options {
             create,
             durability: self.durability,
             check: self.check,
+            checkpoint_budget: self.checkpoint_budget,
+            trace_readers: self.trace_readers,
             #[cfg(test)]
             sabotage: self.sabotage,
         };
@@ -202,6 +229,7 @@ impl Store {
     ///
     /// Constant: no lock, no system call, some nanoseconds.
     #[inline]
+    #[track_caller]
     pub fn read(&self) -> ReadTxn<'_> {
         ReadTxn::begin(&self.shared)
     }
@@ -223,13 +251,47 @@ impl Store {
     }
 
     /// Makes everything that was committed durable and empties the ring. Done by itself
-    /// when the ring is half full, and on close.
+    /// when the ring is half full, and on close. If a quarter of the file is free, some
+    /// pages are moved and the file becomes shorter
+    /// ([`Options::checkpoint_budget`]).
     ///
     /// # Errors
     ///
     /// Any [`CommitError`] but [`CommitError::Broken`].
     pub fn checkpoint(&self) -> Result<(), CommitError> {
-        self.shared.checkpoint()
+        self.shared.checkpoint_and_shrink(true)
+    }
+
+    /// Makes the file as short as it can be: moves at most `most_pages` pages to free ones
+    /// below them and cuts the end off, with checkpoints in between, until nothing is left
+    /// to be moved. Readers and writers go on meanwhile; pages that older snapshots see
+    /// stay until those end and a checkpoint comes.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CommitError`] but [`CommitError::Broken`]. What was moved before stays so.
+    ///
+    /// # Complexity
+    ///
+    /// Reads the inner nodes of the store, and leaves if large values lie at the end of
+    /// the file; copies what is moved and the nodes above it. Writers wait for some hundred
+    /// pages at a time.
+    pub fn compact(&self, most_pages: u64) -> Result<Compaction, CommitError> {
+        if self.shared.read_only {
+            return Err(CommitError::ReadOnly);
+        }
+        self.shared.compact(most_pages)
+    }
+
+    /// The read transactions there are, the oldest version first: which of them keeps
+    /// pages from being used again, and who began it. A report of about this moment: one
+    /// that begins or ends meanwhile may be missing.
+    ///
+    /// # Complexity
+    ///
+    /// Looks at every slot that was ever needed. Waits for nobody.
+    pub fn readers(&self) -> Vec<Reader> {
+        self.shared.readers()
     }
 
     /// Walks everything and reports all that is wrong.
@@ -279,10 +341,14 @@ impl Store {
             let last = self.shared.done.lock().unwrap_or(head.durable);
             last.txn == head.version.txn
         };
-        if self.shared.read_only || idle {
+        if self.shared.read_only {
             return Ok(());
         }
-        self.shared.checkpoint()
+        if !idle {
+            self.shared.checkpoint_and_shrink(true)?;
+        }
+        self.shared.trim(&mut self.shared.head.lock(), false);
+        Ok(())
     }
 }
 

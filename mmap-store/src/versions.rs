@@ -15,6 +15,8 @@
 //! writing it anew; then `published` has changed, and the reader starts over. It starts
 //! over only if a version was published within those nanoseconds: others made progress.
 
+use core::panic::Location;
+
 use crate::ids::Child;
 use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, Step, fence, left_out};
 
@@ -56,6 +58,20 @@ pub(crate) struct Slot {
     /// Zero, or the version that is read (transactions count from 1). Written by the
     /// reader that holds it, read by the writer.
     txn: AtomicU64,
+    /// The rest is for reports: written by the reader when it has the slot.
+    thread: AtomicU64,
+    since_ms: AtomicU64,
+    location: AtomicPtr<Location<'static>>,
+}
+
+/// What a reader says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trace {
+    /// Number of the thread that began it; spreads threads over slots.
+    pub(crate) thread: u64,
+    /// When, after the store was opened.
+    pub(crate) since_ms: u64,
+    pub(crate) location: Option<&'static Location<'static>>,
 }
 
 #[derive(Debug)]
@@ -70,6 +86,9 @@ impl Chunk {
         Self {
             slots: core::array::from_fn(|_| Slot {
                 txn: AtomicU64::new(0),
+                thread: AtomicU64::new(0),
+                since_ms: AtomicU64::new(0),
+                location: AtomicPtr::new(core::ptr::null_mut()),
             }),
             next: AtomicPtr::new(core::ptr::null_mut()),
         }
@@ -147,18 +166,19 @@ impl Versions {
         self.last.lock().0
     }
 
-    /// Registers a reader. `hint` spreads threads over slots.
+    /// Registers a reader.
     ///
     /// # Complexity
     ///
     /// Constant; the slots of a chunk are tried one after another only if other readers
     /// hold them.
     #[inline]
-    pub(crate) fn begin(&self, hint: usize) -> (Version, &Slot) {
+    pub(crate) fn begin(&self, trace: Trace) -> (Version, &Slot) {
         // Acquire: pairs with `publish`.
         let mut count = self.published.load(Ordering::Acquire);
         let mut version = self.read_entry(count);
-        let slot = self.claim(hint, version.txn);
+        let slot = self.claim(trace.thread, version.txn);
+        slot.leave(trace);
         loop {
             // If our slot comes first, the writer's scan, which follows its publication,
             // sees it. If its publication comes first, we see it here, and start over.
@@ -178,7 +198,8 @@ impl Versions {
 
     /// Takes a free slot.
     #[inline]
-    fn claim(&self, hint: usize, txn: u64) -> &Slot {
+    fn claim(&self, thread: u64, txn: u64) -> &Slot {
+        let hint = usize::try_from(thread & (SLOTS as u64 - 1)).unwrap_or(0);
         let mut chunk = &self.first;
         loop {
             for offset in 0..SLOTS {
@@ -244,15 +265,34 @@ impl Versions {
         // See `begin`: a reader that this scan misses finds what was published before the
         // scan, or a later version.
         fence(Ordering::SeqCst);
+        self.each_slot(|slot| {
+            // Acquire: pairs with `end`: what that reader read, it has read.
+            let txn = slot.txn.load(Ordering::Acquire);
+            if txn != 0 {
+                out.push(txn);
+            }
+        });
+    }
+
+    /// The version and the trace of each reader. One that begins or ends meanwhile may be
+    /// missing, or have the trace of the one before it in the slot.
+    #[cfg(not(loom))]
+    pub(crate) fn readers(&self) -> Vec<(u64, Trace)> {
+        let mut out = Vec::new();
+        self.each_slot(|slot| {
+            // Relaxed: a report depends on no order.
+            let txn = slot.txn.load(Ordering::Relaxed);
+            if txn != 0 {
+                out.push((txn, slot.trace()));
+            }
+        });
+        out
+    }
+
+    fn each_slot(&self, mut look: impl FnMut(&Slot)) {
         let mut chunk = Some(&self.first);
         while let Some(here) = chunk {
-            for slot in &here.slots {
-                // Acquire: pairs with `end`: what that reader read, it has read.
-                let txn = slot.txn.load(Ordering::Acquire);
-                if txn != 0 {
-                    out.push(txn);
-                }
-            }
+            here.slots.iter().for_each(&mut look);
             // Acquire: as in `next_chunk`.
             let next = here.next.load(Ordering::Acquire);
             // SAFETY: as in `next_chunk`, or null, which gives `None`.
@@ -262,6 +302,31 @@ impl Versions {
 }
 
 impl Slot {
+    /// Says who has the slot.
+    #[inline]
+    fn leave(&self, trace: Trace) {
+        // Relaxed, all three: for reports, and nothing is read through them.
+        self.thread.store(trace.thread, Ordering::Relaxed);
+        if let Some(location) = trace.location {
+            self.since_ms.store(trace.since_ms, Ordering::Relaxed);
+            let location = core::ptr::from_ref(location).cast_mut();
+            self.location.store(location, Ordering::Relaxed);
+        }
+    }
+
+    #[cfg(not(loom))]
+    fn trace(&self) -> Trace {
+        // Relaxed: as in `leave`.
+        let location = self.location.load(Ordering::Relaxed);
+        Trace {
+            thread: self.thread.load(Ordering::Relaxed),
+            since_ms: self.since_ms.load(Ordering::Relaxed),
+            // SAFETY: null, which gives `None`, or from a reference to a constant that is
+            // there for ever and that nobody changes.
+            location: unsafe { location.cast_const().as_ref() },
+        }
+    }
+
     /// The reader is done.
     #[inline]
     pub(crate) fn end(&self) {

@@ -256,6 +256,25 @@ impl Backing for FileBacking {
         }
     }
 
+    fn cut(&self, pages: u32) -> io::Result<()> {
+        let bytes = u64::from(pages) * PAGE_BYTES_U64;
+        if self.tree.metadata()?.len() <= bytes {
+            return Ok(());
+        }
+        self.tree.set_len(bytes)
+    }
+
+    fn punch(&self, extent: Extent) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let at = u64::from(extent.first) * PAGE_BYTES_U64;
+        let bytes = u64::from(extent.pages) * PAGE_BYTES_U64;
+        match rustix::fs::fallocate(&self.tree, flags, at, bytes) {
+            // Some file systems have no holes; there the blocks stay.
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            other => other.map_err(Into::into),
+        }
+    }
+
     fn write_pages(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()> {
         debug_assert_eq!(
             pages_for(buffers.iter().map(|each| each.len() as u64).sum()) * PAGE_BYTES_U64,

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::backing::{Backing, Map, Segment};
 use crate::ids::{Extent, PAGE_BYTES};
@@ -49,6 +49,24 @@ impl MemoryBacking {
         })
     }
 
+    /// Gives the memory of pages back to the system: they read as zero from now
+    /// on, or as they were.
+    fn forget(&self, extent: Extent) -> io::Result<()> {
+        let (at, bytes) = (extent.first as usize, extent.pages as usize);
+        let (at, bytes) = (at * PAGE_BYTES, bytes * PAGE_BYTES);
+        if bytes == 0 || rustix::param::page_size() > PAGE_BYTES {
+            // A page of the system may hold others of ours.
+            return Ok(());
+        }
+        // SAFETY: (1) the range lies in the mapping, which is checked there; (2) nobody
+        // reads those pages: by the contract of `cut` and `punch` no snapshot reaches
+        // them.
+        unsafe {
+            let raw = self.map.raw();
+            raw.unchecked_advise_range(UncheckedAdvice::DontNeed, at, bytes)
+        }
+    }
+
     /// Copies `bytes` over the tree from byte `at`.
     fn copy_in(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.map.raw().len(), "outside the map");
@@ -83,6 +101,27 @@ impl Backing for MemoryBacking {
             state.disk.grow(len);
         }
         Ok(())
+    }
+
+    fn cut(&self, pages: u32) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if pages >= state.pages {
+            return Ok(());
+        }
+        #[cfg(test)]
+        state.disk.cut(pages as usize * PAGE_BYTES)?;
+        let gone = Extent {
+            first: pages,
+            pages: state.pages - pages,
+        };
+        state.pages = pages;
+        self.forget(gone)
+    }
+
+    fn punch(&self, extent: Extent) -> io::Result<()> {
+        #[cfg(test)]
+        self.state.lock().disk.punch(extent)?;
+        self.forget(extent)
     }
 
     fn write_pages(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()> {
@@ -165,10 +204,19 @@ mod model {
     pub(crate) struct Wreck {
         pub(crate) tree: Vec<u8>,
         pub(crate) ring: Vec<u8>,
-        tree_pending: Vec<(usize, Vec<u8>)>,
-        ring_pending: Vec<(usize, Vec<u8>)>,
-        /// Lengths that the tree was grown to since the last barrier.
-        lengths: Vec<usize>,
+        tree_pending: Vec<Change>,
+        ring_pending: Vec<Change>,
+    }
+
+    /// What was done to a file since the last barrier, and may or may not last.
+    #[derive(Clone, Debug)]
+    enum Change {
+        /// A sector was written.
+        Write(usize, Vec<u8>),
+        /// The file became at least so long.
+        Grow(usize),
+        /// It was cut to this length.
+        Cut(usize),
     }
 
     /// What the model knows besides the current bytes.
@@ -187,17 +235,21 @@ mod model {
         io::Error::other("the power is off")
     }
 
-    fn sectors(at: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    fn sectors(at: usize, bytes: &[u8]) -> impl Iterator<Item = Change> {
         let chunks = bytes.chunks(SECTOR_BYTES).enumerate();
-        chunks.map(move |(index, chunk)| (at + index * SECTOR_BYTES, chunk.to_vec()))
+        chunks.map(move |(index, chunk)| Change::Write(at + index * SECTOR_BYTES, chunk.to_vec()))
     }
 
-    fn settle(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-        let end = at + bytes.len();
-        if file.len() < end {
-            file.resize(end, 0);
+    fn settle(file: &mut Vec<u8>, change: &Change) {
+        match change {
+            Change::Write(at, bytes) => {
+                let end = at + bytes.len();
+                file.resize(file.len().max(end), 0);
+                file[*at..end].copy_from_slice(bytes);
+            }
+            Change::Grow(len) => file.resize(file.len().max(*len), 0),
+            Change::Cut(len) => file.truncate(*len),
         }
-        file[at..end].copy_from_slice(bytes);
     }
 
     impl Disk {
@@ -232,7 +284,26 @@ mod model {
         }
 
         pub(super) fn grow(&mut self, len: usize) {
-            self.now.lengths.push(len);
+            self.now.tree_pending.push(Change::Grow(len));
+        }
+
+        /// Notes a cut: if the power goes during it, it may have been done.
+        pub(super) fn cut(&mut self, len: usize) -> io::Result<()> {
+            let alive = !self.is_dead();
+            let result = self.call();
+            if alive && (result.is_ok() || self.is_dead()) {
+                let wreck = self.dead.as_mut().unwrap_or(&mut self.now);
+                wreck.tree_pending.push(Change::Cut(len));
+            }
+            result
+        }
+
+        /// Notes that pages may have become zero.
+        pub(super) fn punch(&mut self, extent: Extent) -> io::Result<()> {
+            self.call()?;
+            let zeros = vec![0; extent.pages as usize * PAGE_BYTES];
+            self.write_tree(extent.first as usize * PAGE_BYTES, &zeros);
+            Ok(())
         }
 
         pub(super) fn is_dead(&self) -> bool {
@@ -250,14 +321,8 @@ mod model {
             if self.lazy_tree {
                 return Ok(());
             }
-            if let Some(&len) = self.now.lengths.iter().max()
-                && self.now.tree.len() < len
-            {
-                self.now.tree.resize(len, 0);
-            }
-            self.now.lengths.clear();
-            for (at, bytes) in core::mem::take(&mut self.now.tree_pending) {
-                settle(&mut self.now.tree, at, &bytes);
+            for change in core::mem::take(&mut self.now.tree_pending) {
+                settle(&mut self.now.tree, &change);
             }
             Ok(())
         }
@@ -275,8 +340,8 @@ mod model {
             }
             result?;
             if !self.lazy_ring {
-                for (at, bytes) in core::mem::take(&mut self.now.ring_pending) {
-                    settle(&mut self.now.ring, at, &bytes);
+                for change in core::mem::take(&mut self.now.ring_pending) {
+                    settle(&mut self.now.ring, &change);
                 }
             }
             Ok(())
@@ -300,12 +365,6 @@ mod model {
                 ring: self.ring.clone(),
                 ..Self::default()
             };
-            if !self.lengths.is_empty() && random(2) == 0 {
-                let len = self.lengths[random(self.lengths.len())];
-                if image.tree.len() < len {
-                    image.tree.resize(len, 0);
-                }
-            }
             // Nothing, all, or some of what was pending, in any order.
             let share = random(5);
             for (file, pending) in [
@@ -320,8 +379,7 @@ mod model {
                 }
                 for index in order {
                     if random(4) < share {
-                        let (at, bytes) = &pending[index];
-                        settle(file, *at, bytes);
+                        settle(file, &pending[index]);
                     }
                 }
             }

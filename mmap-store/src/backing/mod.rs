@@ -6,7 +6,8 @@
 //!
 //! The mapping never moves: `file` maps more address space than the file has bytes, so a
 //! growing file needs no new mapping and readers no protocol. Only pages below the
-//! file's end may be touched.
+//! file's end may be touched; the end moves down only over pages that no reader reaches
+//! (`design.md`, "A shorter file").
 
 pub(crate) mod file;
 pub(crate) mod memory;
@@ -33,6 +34,14 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
 
     /// Makes the tree `pages` long, with space set aside so that writing cannot lack it.
     fn grow(&self, pages: u32) -> io::Result<()>;
+
+    /// Makes the tree `pages` long, or leaves it if it is shorter. Nobody looks at the
+    /// pages above any more, and before the next barrier the cut may or may not last.
+    fn cut(&self, pages: u32) -> io::Result<()>;
+
+    /// Gives the blocks of `extent` back, where that is possible: nobody looks at those
+    /// pages before they are written anew, which may then find the disk full.
+    fn punch(&self, extent: Extent) -> io::Result<()>;
 
     /// Writes `buffers`, whole pages in all, one after another from page `first`.
     fn write_pages(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()>;

@@ -7,6 +7,7 @@
 mod asking;
 mod checkpoints;
 mod committers;
+mod cut;
 mod readers;
 
 use crate::ids::Child;

@@ -7,7 +7,7 @@ use loom::sync::Arc;
 use super::{NEW, OLD, version};
 use crate::file_len::FileLen;
 use crate::sync::{Step, without};
-use crate::versions::Versions;
+use crate::versions::{Trace, Versions};
 
 /// A store of one page a version; a cell in the place of each page's bytes.
 struct World {
@@ -41,7 +41,7 @@ impl World {
 
     /// What a reader does: begins, reads its version's page, ends.
     fn read(&self) {
-        let (version, slot) = self.versions.begin(0);
+        let (version, slot) = self.versions.begin(Trace::default());
         let page = version.root.page;
         assert!(page < self.len.get(), "a reader stays inside the file");
         // SAFETY: as in `write`.
@@ -178,7 +178,7 @@ fn two_readers() {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || world.read())
         };
-        let (_, slot) = world.versions.begin(0);
+        let (_, slot) = world.versions.begin(Trace::default());
         other.join().unwrap();
         let mut snapshots = Vec::new();
         world.versions.publish(version(NEW));

@@ -176,6 +176,18 @@ fn reusing_pages_of_the_last_checkpoint_is_caught() {
     }));
 }
 
+#[test]
+fn cutting_the_file_before_its_slot_lasts_is_caught() {
+    let sabotage = Sabotage {
+        cut_early: true,
+        ..Sabotage::default()
+    };
+    assert!(is_caught(&Planted {
+        sabotage,
+        ..Planted::default()
+    }));
+}
+
 /// Every call to the disk fails once: nothing acknowledged is lost, nothing panics, and a
 /// handle that cannot know what lasts writes no more.
 #[test]

@@ -90,7 +90,10 @@ fn a_missing_walk_is_caught() {
         whole.seal();
         let store = open(&whole.image, &options).expect("nothing looks at it");
         let write = AssertUnwindSafe(|| write_beside_reader(&store, &mut random));
-        std::panic::catch_unwind(write).is_ok_and(|whole| !whole)
+        let changed = std::panic::catch_unwind(write).is_ok_and(|whole| !whole);
+        // Closing moves pages about, and an assertion may stumble over the map there, too.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| drop(store)));
+        changed
     };
     assert!((0..100).any(|_| changed()), "no slice changed");
 }

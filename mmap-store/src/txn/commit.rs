@@ -164,7 +164,7 @@ impl WriteTxn<'_> {
     }
 
     /// Steps 1 to 3.
-    fn build(&mut self) -> Result<Version, CommitError> {
+    pub(super) fn build(&mut self) -> Result<Version, CommitError> {
         self.forget_savepoints();
         // What a load wrote that was not finished.
         self.head.give_back(self.kept_early);
@@ -212,6 +212,13 @@ impl WriteTxn<'_> {
                 most: u64::from(DIRTY_BIT),
             });
         };
+        if let Some(values) = self.moves.take() {
+            let placed = self.shared.place_below(&mut self.head, values, nodes);
+            return placed.ok_or(CommitError::Full {
+                pages: u64::from(nodes),
+                most: self.head.space.free_pages(),
+            });
+        }
         self.shared.place(&mut self.head, &values, nodes)
     }
 

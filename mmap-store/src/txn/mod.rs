@@ -6,6 +6,7 @@ pub(crate) mod cursor;
 pub(crate) mod future;
 pub(crate) mod load;
 pub(crate) mod read;
+pub(crate) mod relocate;
 pub(crate) mod reserve;
 pub(crate) mod savepoint;
 pub(crate) mod uncommitted;

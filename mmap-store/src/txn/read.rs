@@ -1,7 +1,7 @@
 //! Reading one version of the store.
 
-use core::cell::Cell;
 use core::ops::{Bound, RangeBounds};
+use core::panic::Location;
 
 use crate::error::{Flaw, ReadError, TableError, damaged};
 use crate::format::node::MOST_ENTRIES;
@@ -9,34 +9,10 @@ use crate::format::table::{TableRecord, decode_schema};
 use crate::pages::Pages;
 use crate::schema::TableOptions;
 use crate::shared::Shared;
-use crate::sync::AtomicU64;
 use crate::tree::cursor::Cursor;
 use crate::tree::range::{TreeRange, as_slices};
 use crate::tree::search;
 use crate::versions::{Slot, Version};
-
-thread_local! {
-    static HINT: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// A number of this thread, for choosing a slot.
-#[inline]
-fn hint() -> usize {
-    HINT.with(|hint| {
-        if hint.get() == usize::MAX {
-            hint.set(new_hint());
-        }
-        hint.get()
-    })
-}
-
-#[cold]
-fn new_hint() -> usize {
-    static THREADS: AtomicU64 = AtomicU64::new(0);
-    // Relaxed: a counter that nothing is read through.
-    let number = THREADS.fetch_add(1, crate::sync::Ordering::Relaxed);
-    usize::try_from(number % 1024).unwrap_or(0)
-}
 
 /// A snapshot: what was published when it began, whatever is committed since.
 ///
@@ -59,8 +35,10 @@ pub struct ReadTxn<'s> {
 
 impl<'s> ReadTxn<'s> {
     #[inline]
+    #[track_caller]
     pub(crate) fn begin(shared: &'s Shared) -> Self {
-        let (version, slot) = shared.versions.begin(hint());
+        let trace = shared.trace(Location::caller());
+        let (version, slot) = shared.versions.begin(trace);
         Self {
             shared,
             version,

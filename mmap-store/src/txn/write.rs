@@ -5,7 +5,7 @@ use core::ops::{Bound, RangeBounds};
 use crate::error::{Flaw, ReadError, TableError, WriteError, damaged};
 use crate::format::ring::{self, Change};
 use crate::format::table::{TableRecord, decode_schema, encode_schema};
-use crate::ids::{Alignment, Child, MAX_KEY_BYTES};
+use crate::ids::{Alignment, Child, Extent, MAX_KEY_BYTES};
 use crate::schema::TableOptions;
 use crate::shared::{Head, Shared, Turn};
 use crate::sync::MutexGuard;
@@ -47,6 +47,8 @@ pub struct WriteTxn<'s> {
     pub(super) kept_early: usize,
     /// An operation failed half way.
     pub(crate) broken: bool,
+    /// It moves pages down: large values go to these runs, and nodes below the ceiling.
+    pub(super) moves: Option<Vec<Extent>>,
 }
 
 impl<'s> WriteTxn<'s> {
@@ -67,6 +69,7 @@ impl<'s> WriteTxn<'s> {
             reserved: None,
             kept_early: 0,
             broken: false,
+            moves: None,
         }
     }
 
@@ -159,7 +162,7 @@ impl<'s> WriteTxn<'s> {
         Ok(true)
     }
 
-    fn open_table(&mut self, name: &str) -> Result<usize, WriteError> {
+    pub(super) fn open_table(&mut self, name: &str) -> Result<usize, WriteError> {
         check_key(name.as_bytes())?;
         let known = self.tables.iter().position(|table| &*table.name == name);
         if let Some(index) = known {
