@@ -221,7 +221,7 @@ fn joined(runs: &[Extent]) -> Vec<Extent> {
 }
 
 /// Pages of a file of `len` pages up to the last one that the map does not call free.
-fn used_pages(map: &[u8], len: u32) -> u32 {
+pub(crate) fn used_pages(map: &[u8], len: u32) -> u32 {
     let is_free = |page: u32| map[page as usize / 8] & (1 << (page % 8)) != 0;
     let last = (FIRST_PAGE..len).rev().find(|&page| !is_free(page));
     last.map_or(FIRST_PAGE, |page| page + 1)

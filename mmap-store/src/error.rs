@@ -344,6 +344,38 @@ pub enum OpenError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The process or the system has too many files open; a store needs three.
+    #[error("cannot open {path}: {source}; close some files or raise `ulimit -n`", path = path.display())]
+    TooManyFiles {
+        /// The file or folder.
+        path: PathBuf,
+        /// Which limit it is.
+        source: io::Error,
+    },
+    /// The disk is full, or what this user may have of it.
+    #[error("no room for {path}: {source}; free some space and try again", path = path.display())]
+    DiskFull {
+        /// The file or folder.
+        path: PathBuf,
+        /// Which limit it is.
+        source: io::Error,
+    },
+    /// The file does not fit in the address space that the process may have.
+    #[error(
+        "cannot map {path}: {source}; raise `ulimit -v` to several times the length of the file", path = path.display()
+    )]
+    AddressSpace {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is a store, and [`Options::create_new`](crate::Options::create_new) wants none.
+    #[error("{path} holds a store; open it without Options::create_new, or choose another folder", path = path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another handle has the store open in a way that excludes this one.
     #[error("{path} is in use by another handle; close that one first", path = path.display())]
     InUse {
@@ -423,6 +455,85 @@ pub enum OpenError {
         option: &'static str,
         /// What is asked of it.
         reason: &'static str,
+    },
+}
+
+/// A failure to make a backup or to bring one up to date.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The stream of an increment could not be read or written.
+    #[error("cannot use the stream of the increment: {0}")]
+    Stream(#[source] io::Error),
+    /// A backup goes into a folder of its own.
+    #[error("{path} is there and not an empty folder; choose another place", path = path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What is to be saved could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What was committed before could not be made durable.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A state that an increment could build on is missing.
+    #[error("there is no state to build on: {reason}; take a whole backup")]
+    Base {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The increment builds on another state than the backup has.
+    #[error(
+        "the increment builds on transaction {expected} and the backup is at {found}, or of another store; apply increments in order, or take a whole backup"
+    )]
+    WrongBase {
+        /// The last transaction of the state it builds on.
+        expected: u64,
+        /// The last transaction of the backup.
+        found: u64,
+    },
+    /// The stream is no increment.
+    #[error("the stream is not an increment of this library: it lacks its mark")]
+    Foreign,
+    /// The stream has a later format.
+    #[error("the increment has format {found}; this version reads {known}, use a later one")]
+    Version {
+        /// The format of the stream.
+        found: u32,
+        /// The format of this library.
+        known: u32,
+    },
+    /// The stream ends too early; the backup is as it was.
+    #[error("the increment ends too early; the backup is as it was, get the stream again")]
+    Truncated,
+    /// A part of the stream is damaged; the backup is as it was.
+    #[error("block {block} of the increment is damaged; the backup is as it was, get it again")]
+    Corrupt {
+        /// The block, counted from 1; 0 is the header.
+        block: u64,
+    },
+    /// The backup does not open.
+    #[error("the backup does not open: {source}; take a whole one")]
+    Unsound {
+        /// Why.
+        source: Box<OpenError>,
+    },
+    /// The backup opens and is not whole.
+    #[error("the backup is unsound: {problem}; take a whole one")]
+    Problem {
+        /// The first thing that is wrong.
+        problem: Problem,
     },
 }
 

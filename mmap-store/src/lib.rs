@@ -166,6 +166,9 @@ mod stat;
 mod recovery;
 
 #[cfg(not(loom))]
+mod backup;
+
+#[cfg(not(loom))]
 mod store;
 
 #[cfg(all(test, loom))]
@@ -175,12 +178,14 @@ mod models;
 mod simulation;
 
 #[cfg(not(loom))]
+pub use backup::{BackupMark, BackupProgress, BackupReport};
+#[cfg(not(loom))]
 pub use check::{CheckProgress, CheckReport};
 #[cfg(not(loom))]
 pub use compressed::{CompressedEntry, CompressedRange, CompressedTable, CompressedTableMut};
 pub use error::{
-    BeginError, CommitError, DecodeError, EncodeError, Flaw, LoadError, OpenError, Problem,
-    ReadError, TableError, TypedError, WriteError,
+    BackupError, BeginError, CommitError, DecodeError, EncodeError, Flaw, LoadError, OpenError,
+    Problem, ReadError, TableError, TypedError, WriteError,
 };
 pub use ids::{MAX_KEY_BYTES, PAGE_BYTES, PageId};
 #[cfg(not(loom))]

@@ -111,6 +111,11 @@ impl Pages {
         })
     }
 
+    /// The bytes of a run of pages that a snapshot reaches, whatever they mean.
+    pub(crate) fn run(&self, extent: Extent) -> Result<&[u8], ReadError> {
+        self.slice(extent)
+    }
+
     fn bit(page: u32) -> (usize, u64) {
         (page as usize / 64, 1 << (page % 64))
     }

@@ -1,13 +1,15 @@
 //! The store as its user sees it.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::backing::Backing;
 use crate::backing::file::{self, FileOptions};
 use crate::backing::memory::MemoryBacking;
+use crate::backup::{self, BackupMark, BackupProgress, BackupReport};
 use crate::check::{self, CheckProgress, CheckReport, Depth};
-use crate::error::{BeginError, CommitError, OpenError, ReadError};
+use crate::error::{BackupError, BeginError, CommitError, OpenError, ReadError};
 use crate::format::ring::MOST_RING_BYTES;
 use crate::ids::PAGE_BYTES_U64;
 use crate::readers::Reader;
@@ -34,6 +36,8 @@ pub struct Options {
     address_space: Option<u64>,
     read_only: bool,
     create: bool,
+    create_new: bool,
+    file_mode: u32,
     durability: Durability,
     check: bool,
     checkpoint_budget: u32,
@@ -49,6 +53,8 @@ impl Default for Options {
             address_space: None,
             read_only: false,
             create: true,
+            create_new: false,
+            file_mode: 0o600,
             durability: Durability::default(),
             check: false,
             checkpoint_budget: CHECKPOINT_PAGES,
@@ -93,6 +99,21 @@ impl Options {
         self
     }
 
+    /// Whether to open only a store that this call creates; if there is one already the
+    /// open fails. Off by default.
+    pub fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Permissions of the files that are created, from which the process's umask takes
+    /// bits away: by default 0o600, their owner alone. Whoever else may write to the files
+    /// can make readers see anything.
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode;
+        self
+    }
+
     /// What [`WriteTxn::commit`] waits for (by default: until the commit lasts).
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -132,6 +153,12 @@ impl Options {
                 reason: "a multiple of 4096 between 4096 and 4 GiB is needed",
             });
         }
+        if self.file_mode & !0o777 != 0 || self.file_mode & 0o600 != 0o600 {
+            return Err(OpenError::Option {
+                option: "file_mode",
+                reason: "the owner must be able to read and write, and no special bits are set",
+            });
+        }
         let space = self.address_space.unwrap_or(1 << 40);
         if !(1 << 20..=1 << 43).contains(&space) || !space.is_multiple_of(PAGE_BYTES_U64) {
             return Err(OpenError::Option {
@@ -158,7 +185,9 @@ impl Options {
         self.validate()?;
         let options = FileOptions {
             read_only: self.read_only,
-            create: self.create,
+            create: self.create || self.create_new,
+            create_new: self.create_new,
+            mode: self.file_mode,
             ring_bytes: self.ring_bytes,
             map_bytes: self.address_space.unwrap_or(1 << 40),
         };
@@ -292,6 +321,69 @@ impl Store {
     /// Looks at every slot that was ever needed. Waits for nobody.
     pub fn readers(&self) -> Vec<Reader> {
         self.shared.readers()
+    }
+
+    /// Copies what was committed so far into the folder `to`, which must not be there or be
+    /// empty, and whose parent must be there. The copy is a store: [`Store::open`] opens it.
+    /// Others read and write meanwhile; pages that the copy needs are kept until its end.
+    ///
+    /// Pages keep their places, with holes where the store has free pages, so that the copy
+    /// takes the room of what is in it, and increments ([`Store::backup_since`]) can be
+    /// applied to it. The copy is synced, walked and summed before it gets its name; until
+    /// then the folder is called `to` with `.partial`.
+    ///
+    /// `progress` is told after each piece of at most 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BackupError`] but those of streams.
+    pub fn backup(
+        &self,
+        to: impl AsRef<Path>,
+        mut progress: impl FnMut(BackupProgress),
+    ) -> Result<BackupReport, BackupError> {
+        backup::copy::backup(&self.shared, to.as_ref(), &mut progress)
+    }
+
+    /// Writes what a backup in the state `since` lacks as a stream, which
+    /// [`Store::apply_increment`] applies to it. Nodes that are older than `since` are not
+    /// looked at, nor what is below them; a large value comes along if its leaf changed.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError::Stream`], [`BackupError::Read`], [`BackupError::Commit`];
+    /// [`BackupError::Base`] if `since` is no earlier state of this store, as far as can be
+    /// seen here: the rest is seen when the stream is applied.
+    ///
+    /// # Complexity
+    ///
+    /// Reads and writes the nodes that changed since.
+    pub fn backup_since(
+        &self,
+        since: BackupMark,
+        mut to: impl Write,
+        mut progress: impl FnMut(BackupProgress),
+    ) -> Result<BackupReport, BackupError> {
+        backup::increment::backup_since(&self.shared, since.0, &mut to, &mut progress)
+    }
+
+    /// Brings the backup in the folder `dir`, which nobody may have open, up to date with
+    /// the stream of [`Store::backup_since`].
+    ///
+    /// The stream is read to its end first, into a file of the folder: one that is
+    /// truncated or damaged, or builds on another state, leaves the backup as it was. If the
+    /// machine stops afterwards, the folder is no store until the same increment is applied
+    /// once more.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BackupError`] but [`BackupError::Exists`] and [`BackupError::Commit`].
+    pub fn apply_increment(
+        dir: impl AsRef<Path>,
+        mut from: impl Read,
+        mut progress: impl FnMut(BackupProgress),
+    ) -> Result<BackupReport, BackupError> {
+        backup::apply::apply(dir.as_ref(), &mut from, &mut progress)
     }
 
     /// Walks everything and reports all that is wrong.

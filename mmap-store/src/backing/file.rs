@@ -2,7 +2,7 @@
 //!
 //! - The lock is `flock` on `lock`, which belongs to the open file description as an OFD
 //!   lock does: closing another descriptor of the file does not drop it.
-//! - Files are created with mode 0600.
+//! - Files are created with mode 0600, unless another one is asked for.
 //! - Both the mapping and the file are declared to be read at random. That keeps the
 //!   page cache in small folios, into which a scattered page is written in 2 µs, and not
 //!   in large ones, where it takes 9.
@@ -31,6 +31,8 @@ const RING: &str = "ring";
 /// The ring's name until the first checkpoint lasts.
 const NEW_RING: &str = "ring.new";
 const LOCK: &str = "lock";
+/// The ring's name while an increment is applied to a backup.
+pub(crate) const APPLYING: &str = "ring.applying";
 /// Most buffers of one vectored write (Linux's `UIO_MAXIOV`).
 const MOST_BUFFERS: usize = 1024;
 /// The least address space worth having; below it, opening fails.
@@ -41,6 +43,10 @@ const LEAST_MAP_BYTES: u64 = 1 << 26;
 pub(crate) struct FileOptions {
     pub(crate) read_only: bool,
     pub(crate) create: bool,
+    /// There must be no store yet.
+    pub(crate) create_new: bool,
+    /// Permissions of new files.
+    pub(crate) mode: u32,
     pub(crate) ring_bytes: u64,
     pub(crate) map_bytes: u64,
 }
@@ -70,11 +76,16 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
         found.map_err(|source| io_error("look at", path, source))
     };
     let create = !exists(&ring_path)?;
+    if !create && options.create_new {
+        return Err(OpenError::Exists {
+            path: dir.to_owned(),
+        });
+    }
     let may_create = options.create && !options.read_only;
     match (create, exists(&tree_path)?) {
         (false, true) => {}
         (false, false) => return Err(OpenError::Incomplete { path: tree_path }),
-        (true, true) if !is_unused(&tree_path)? => {
+        (true, true) if !is_unused(&tree_path)? || exists(&dir.join(APPLYING))? => {
             return Err(OpenError::Incomplete { path: ring_path });
         }
         _ if may_create => {}
@@ -90,12 +101,18 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
         ring_path
     };
     if create {
-        create_ring(&ring_path, options.ring_bytes)
+        create_ring(&ring_path, options.ring_bytes, options.mode)
             .map_err(|source| io_error("create", &ring_path, source))?;
     }
-    let tree = open_file(&tree_path, options.read_only, create)?;
-    let ring = open_file(&ring_path, options.read_only, false)?;
-    let map = map_tree(&tree, options).map_err(|source| io_error("map", &tree_path, source))?;
+    let tree = open_file(&tree_path, options, create)?;
+    let ring = open_file(&ring_path, options, false)?;
+    let map = map_tree(&tree, options).map_err(|source| match source.raw_os_error() {
+        Some(error) if error == Errno::NOMEM.raw_os_error() => OpenError::AddressSpace {
+            path: tree_path.clone(),
+            source,
+        },
+        _ => io_error("map", &tree_path, source),
+    })?;
     let backing = FileBacking {
         tree,
         ring,
@@ -124,20 +141,31 @@ fn is_unused(path: &Path) -> Result<bool, OpenError> {
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> OpenError {
+    let path = path.to_owned();
+    let few = [Errno::MFILE, Errno::NFILE].map(|error| Some(error.raw_os_error()));
+    if few.contains(&source.raw_os_error()) {
+        return OpenError::TooManyFiles { path, source };
+    }
+    if matches!(
+        source.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        return OpenError::DiskFull { path, source };
+    }
     OpenError::Io {
         action,
-        path: path.to_owned(),
+        path,
         source,
     }
 }
 
-fn lock(dir: &Path, options: &FileOptions) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path, options: &FileOptions) -> Result<File, OpenError> {
     let path: PathBuf = dir.join(LOCK);
     let result = OpenOptions::new()
         .read(true)
         .write(!options.read_only)
         .create(options.create && !options.read_only)
-        .mode(0o600)
+        .mode(options.mode)
         .open(&path);
     let file = result.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => OpenError::Missing {
@@ -157,22 +185,22 @@ fn lock(dir: &Path, options: &FileOptions) -> Result<File, OpenError> {
     }
 }
 
-fn open_file(path: &Path, read_only: bool, create: bool) -> Result<File, OpenError> {
+fn open_file(path: &Path, options: &FileOptions, create: bool) -> Result<File, OpenError> {
     let file = OpenOptions::new()
         .read(true)
-        .write(!read_only)
+        .write(!options.read_only)
         .create(create)
-        .mode(0o600)
+        .mode(options.mode)
         .open(path);
     file.map_err(|source| io_error("open", path, source))
 }
 
-fn create_ring(path: &Path, bytes: u64) -> io::Result<()> {
+pub(crate) fn create_ring(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(mode)
         .open(path)?;
     let zeros = vec![0; 1 << 16];
     let mut at = 0;

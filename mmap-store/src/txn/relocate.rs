@@ -20,6 +20,7 @@ use crate::ids::{Alignment, Child, Extent};
 use crate::shared::{Head, Shared, SweepPlace};
 use crate::space::Space;
 use crate::tree::cursor::Cursor;
+use crate::tree::memory::ValueMemory;
 use crate::tree::search::node_at;
 use crate::tree::work::Work;
 use crate::txn::write::WriteTxn;
@@ -427,7 +428,8 @@ impl Sweep {
             };
             self.runs.push(run);
             // How it lies in memory is nobody's concern: nobody reads it there.
-            let reference = work.keep_large(bytes, Alignment::NONE).encode();
+            let memory = ValueMemory::copy_of(bytes, Alignment::NONE);
+            let reference = work.keep_large(memory).encode();
             new = self.copy(work, new)?;
             let replaced = work.edit(new).replace_value(index, &reference, true);
             assert!(replaced, "references have one length");
