@@ -255,6 +255,44 @@ fn loom_a_harvest_of_a_busy_owner_is_caught() {
     });
 }
 
+/// All operations of an exclusive cache are like a flush, inside `alone`; there is no pointer.
+fn flush_twice(world: &World) -> Vec<u32> {
+    let mut taken = world.flush();
+    taken.extend(world.flush());
+    taken
+}
+
+/// A harvest of it takes the newest block, too, and moves the top.
+fn harvest_all(world: &World) -> Vec<u32> {
+    let busy = world.freeze();
+    let mut taken = Vec::new();
+    if !busy {
+        taken = world.take(0);
+        world.top.store(1, Ordering::Relaxed);
+    }
+    world.thaw();
+    taken
+}
+
+/// The owner works in a cache all of whose operations are exclusive, while it is harvested.
+#[test]
+fn loom_a_harvest_of_an_exclusive_cache_takes_all() {
+    model(flush_twice, harvest_all);
+}
+
+/// The same with an owner that does a single pop outside.
+#[test]
+#[should_panic(expected = "one holder")]
+fn loom_an_operation_that_is_not_exclusive_is_caught() {
+    model(
+        |world| {
+            let block = world.pop_with_pointer();
+            Vec::from_iter((block != 0).then_some(block))
+        },
+        harvest_all,
+    );
+}
+
 /// Two harvests while one operation is under way.
 #[test]
 fn loom_a_second_harvest_finds_the_holes_of_the_first() {

@@ -32,6 +32,8 @@ pub enum HugePages {
 /// | [`huge_pages`](Self::huge_pages) | the system's | huge pages wanted or refused |
 /// | [`thread_cache`](Self::thread_cache) | 1 MiB | free blocks that one thread may keep |
 /// | [`profile`](Self::profile) | off | samples what the program allocates, and where |
+/// | [`hardened`](Self::hardened) | off | misuse is stopped at once, at a price |
+/// | [`guard_every`](Self::guard_every) | 4096 | share of a hardened heap's blocks with guard pages |
 ///
 /// # Examples
 ///
@@ -59,6 +61,8 @@ pub struct Builder {
     pub(crate) huge_pages: HugePages,
     pub(crate) thread_cache: usize,
     pub(crate) profile: usize,
+    pub(crate) hardened: bool,
+    pub(crate) guard_every: usize,
 }
 
 impl Builder {
@@ -73,6 +77,8 @@ impl Builder {
             huge_pages: HugePages::System,
             thread_cache: 1 << 20,
             profile: 0,
+            hardened: false,
+            guard_every: 4096,
         }
     }
 
@@ -158,7 +164,8 @@ impl Builder {
     ///
     /// Takes effect with [`build`](Self::build) in a `static`, where the compiler sees
     /// whether there is a profile: another name for the heap, made without this option, takes no
-    /// samples. It serves the heap of the process; a [`Heap`](crate::Heap) has none.
+    /// samples. It serves the heap of the process; a [`Heap`](crate::Heap) has none, and a
+    /// [hardened](Self::hardened) process neither.
     ///
     /// A sampled block takes whole pages of 4 KiB. Stacks come from the tables by which
     /// panics unwind, so they need no frame pointers; with another C library than glibc
@@ -172,6 +179,39 @@ impl Builder {
     /// a stack a sample: from nothing to a twentieth of the time of those measured
     /// (`docs/decisions/009-heap-profile.md`).
     pub const PROFILE_BYTES: usize = 512 << 10;
+
+    /// Whether the heap stops misuse at once, and makes it hard to profit from what it
+    /// does not stop. Default: off. `docs/hardening.md` in the repository has the table of
+    /// what it stops and what it does not.
+    ///
+    /// - Each free looks whether the pointer is a block in use, and whether it fits the
+    ///   layout: double, invalid and interior frees end the process there.
+    /// - Freed blocks are zeroed. Those up to 1 KiB wait until the thread has freed 64 others,
+    ///   in a random order, those up to 32 KiB behind 64 KiB of others; when they are handed
+    ///   out again, their first KiB has to be zero still. Those above 1 MiB are unmapped.
+    /// - Blocks come from random places among those that the thread has.
+    /// - One allocation in [`guard_every`](Self::guard_every) gets guard pages.
+    ///
+    /// It costs time and memory, and nothing where it is off. It is a property of a heap
+    /// from its beginning: the heap of the process becomes hardened when no thread but the
+    /// calling one has a cache, and stays so. Later it is not heeded, and
+    /// [`Arena::is_hardened`](crate::Arena::is_hardened) says so.
+    pub const fn hardened(mut self, on: bool) -> Self {
+        self.hardened = on;
+        self
+    }
+
+    /// Of how many allocations up to 28 KiB of a hardened heap one is guarded, on average:
+    /// it lies at the end of pages of its own, so that an access behind it, or after its free,
+    /// stops the program there, with a report of who allocated and who freed it. Default:
+    /// 4096; 0 is none, and 1 all. Without [`hardened`](Self::hardened) it does nothing.
+    ///
+    /// At most 112 blocks of a heap are guarded at the same time; when they all are in use,
+    /// none is until one is freed.
+    pub const fn guard_every(mut self, allocations: usize) -> Self {
+        self.guard_every = allocations;
+        self
+    }
 }
 
 const fn saturated_ms(time: Duration) -> u64 {
@@ -198,6 +238,7 @@ pub(crate) struct Options {
     on_soft_limit: Lock<fn(usize)>,
     huge_pages: AtomicU8,
     thread_cache: AtomicUsize,
+    guard_every: AtomicUsize,
 }
 
 const HUGE_SYSTEM: u8 = 0;
@@ -215,6 +256,7 @@ impl Options {
             on_soft_limit: Lock::new(builder.on_soft_limit),
             huge_pages: AtomicU8::new(pack(builder.huge_pages)),
             thread_cache: AtomicUsize::new(builder.thread_cache),
+            guard_every: AtomicUsize::new(builder.guard_every),
         }
     }
 
@@ -235,6 +277,8 @@ impl Options {
             .store(pack(builder.huge_pages), Ordering::Relaxed);
         self.thread_cache
             .store(builder.thread_cache, Ordering::Relaxed);
+        self.guard_every
+            .store(builder.guard_every, Ordering::Relaxed);
     }
 
     /// Whether the heap of the process may start its purge thread.
@@ -289,6 +333,12 @@ impl Options {
         self.thread_cache.load(Ordering::Relaxed)
     }
 
+    /// Of how many allocations one is guarded; 0 for none.
+    pub(crate) fn guard_every(&self) -> usize {
+        // Relaxed: see the type.
+        self.guard_every.load(Ordering::Relaxed)
+    }
+
     /// The lock, for the fork handlers.
     pub(crate) fn raw_lock(&self) -> &crate::sync::RawLock {
         self.on_soft_limit.raw()
@@ -317,7 +367,8 @@ mod tests {
             .memory_limit(64 << 20)
             .soft_limit(32 << 20, callback)
             .huge_pages(HugePages::Never)
-            .thread_cache(4096);
+            .thread_cache(4096)
+            .guard_every(7);
         let options = Options::new(&Builder::new());
         assert!(!options.purge_thread());
         assert_eq!(options.memory_limit(), None);
@@ -329,5 +380,6 @@ mod tests {
         assert_eq!(options.soft_limit(), 32 << 8);
         assert_eq!(options.huge_pages(), HugePages::Never);
         assert_eq!(options.thread_cache(), 4096);
+        assert_eq!(options.guard_every(), 7);
     }
 }

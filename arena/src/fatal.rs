@@ -1,6 +1,9 @@
-//! The end of the line: one message on standard error, written without allocating.
+//! The end of the line: messages on standard error, written without allocating.
 
 use crate::os;
+
+/// Greatest length of a line in bytes; what is longer is cut.
+const LINE_BYTES: usize = 256;
 
 /// What a program did to the heap that it must not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +16,10 @@ pub(crate) enum Misuse {
     Interior,
     /// The block exists, but its size does not fit the layout it was freed with.
     WrongLayout,
+    /// A free block is not as it was left.
+    WrittenAfterFree,
+    /// Bytes beside a guarded block are not as they were left.
+    WrittenOutside,
 }
 
 impl Misuse {
@@ -22,6 +29,8 @@ impl Misuse {
             Self::Foreign => b"free of a pointer that this heap did not give out: ",
             Self::Interior => b"free of a pointer into the middle of a block: ",
             Self::WrongLayout => b"free with a layout that is not the block's: ",
+            Self::WrittenAfterFree => b"write after free to ",
+            Self::WrittenOutside => b"write beside the block at ",
         }
     }
 }
@@ -30,15 +39,70 @@ impl Misuse {
 #[cold]
 #[inline(never)]
 pub(crate) fn die(what: Misuse, addr: usize) -> ! {
-    let mut line = [0u8; 128];
-    let pieces: [&[u8]; 4] = [b"brickyard: ", what.text(), &hex(addr), b"\n"];
-    let mut len = 0;
-    for (slot, byte) in line.iter_mut().zip(pieces.iter().copied().flatten()) {
-        *slot = *byte;
-        len += 1;
-    }
-    os::write_stderr(line.get(..len).unwrap_or(&line));
+    Line::new().text(what.text()).address(addr).write();
     os::abort()
+}
+
+/// A line of a message, on the stack.
+#[derive(Debug)]
+pub(crate) struct Line {
+    bytes: [u8; LINE_BYTES],
+    len: usize,
+}
+
+impl Line {
+    /// `brickyard: `
+    pub(crate) fn new() -> Self {
+        let empty = Self {
+            bytes: [0; LINE_BYTES],
+            len: 0,
+        };
+        empty.text(b"brickyard: ")
+    }
+
+    #[must_use]
+    pub(crate) fn text(mut self, text: &[u8]) -> Self {
+        // A place is kept for the end of the line.
+        let room = self.bytes.iter_mut().take(LINE_BYTES - 1).skip(self.len);
+        for (slot, &byte) in room.zip(text) {
+            *slot = byte;
+            self.len += 1;
+        }
+        self
+    }
+
+    /// An address with all its digits.
+    #[must_use]
+    pub(crate) fn address(self, addr: usize) -> Self {
+        self.text(&hex(addr))
+    }
+
+    /// A number in decimal digits.
+    #[must_use]
+    pub(crate) fn number(self, number: usize) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut rest = number;
+        let mut first = digits.len();
+        for (at, slot) in digits.iter_mut().enumerate().rev() {
+            #[expect(clippy::cast_possible_truncation, reason = "a digit is below 10")]
+            let digit = (rest % 10) as u8;
+            *slot = b'0' + digit;
+            rest /= 10;
+            first = at;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.text(digits.get(first..).unwrap_or_default())
+    }
+
+    /// Ends the line and writes it.
+    pub(crate) fn write(mut self) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = b'\n';
+        }
+        os::write_stderr(self.bytes.get(..=self.len).unwrap_or_default());
+    }
 }
 
 /// `addr` as `0x` and sixteen hexadecimal digits.

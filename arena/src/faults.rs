@@ -199,6 +199,16 @@ impl Os {
         !self.fails() && unsafe { os::purge(addr, len) }
     }
 
+    /// Sets what may be done with whole OS pages; `false` if that is as it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`os::protect`].
+    pub(crate) unsafe fn protect(self, addr: usize, len: usize, access: os::Access) -> bool {
+        // SAFETY: by contract.
+        !self.fails() && unsafe { os::protect(addr, len, access) }
+    }
+
     /// Grows a mapping in place.
     ///
     /// # Safety

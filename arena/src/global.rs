@@ -6,14 +6,17 @@ use core::ptr;
 
 use crate::config::Builder;
 use crate::harvest::Whose;
+use crate::heap_core::HeapCore;
 use crate::large::Place;
-use crate::process::{CORE, configure, own_cache, with_cache};
+use crate::process::{
+    CORE, HARDENED, configure, core, core_of, is_hardened, own_cache, with_cache,
+};
 use crate::sampling;
 use crate::size_class::{block_size, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::thread_cache::ThreadCache;
 use crate::tls;
-use crate::units::{ClassIndex, Contents};
+use crate::units::{Claim, ClassIndex, Contents};
 
 /// The global allocator: every `Arena` is a name for the one heap of the process.
 ///
@@ -66,7 +69,7 @@ impl Arena {
     ///
     /// Linear in the number of threads that have allocated.
     pub fn stats() -> Stats {
-        CORE.stats()
+        core().stats()
     }
 
     /// Gives the free blocks in the calling thread's cache back to the heap, where other
@@ -82,8 +85,8 @@ impl Arena {
     ///
     /// Linear in the blocks in the cache.
     pub fn collect() {
-        if let Some(cache) = own_cache() {
-            CORE.flush(cache);
+        if let Some((core, cache)) = own_cache() {
+            core.flush(cache);
         }
     }
 
@@ -95,7 +98,7 @@ impl Arena {
     ///
     /// Linear in the heap's spans with free blocks.
     pub fn purge() -> usize {
-        CORE.purge()
+        core().purge()
     }
 
     /// Gives everything back to the operating system that no block pins, the caches of
@@ -111,8 +114,13 @@ impl Arena {
     /// Linear in the heap's threads and spans with free blocks.
     pub fn trim() -> usize {
         Self::collect();
-        CORE.harvest(Whose::All);
-        CORE.purge()
+        core().harvest(Whose::All);
+        core().purge()
+    }
+
+    /// Whether the heap of the process is hardened ([`Builder::hardened`]).
+    pub fn is_hardened() -> bool {
+        is_hardened()
     }
 
     /// Writes the heap profile that [`Builder::profile`] asked for: for each stack, what was
@@ -190,11 +198,13 @@ impl Arena {
     /// - Nobody uses it any more.
     #[inline]
     pub unsafe fn dealloc_unsized(block: *mut u8) {
-        if let (Some(cache), Place::Small(class)) = (tls::cache(), CORE.locate(block)) {
-            let class = ClassIndex::new(class);
-            cache.debit(block_size(class));
-            CORE.dealloc_small(cache, class, block);
-            return;
+        if let Some(cache) = tls::cache() {
+            if let Place::Small(class) = CORE.locate(block) {
+                let class = ClassIndex::new(class);
+                cache.debit(block_size(class));
+                CORE.dealloc_small(cache, class, block);
+                return;
+            }
         }
         // SAFETY: by contract.
         unsafe { dealloc_unsized_slow(block) };
@@ -251,7 +261,7 @@ impl Arena {
     ///
     /// `block` came from this heap and was not freed since.
     pub unsafe fn usable_size(block: *mut u8) -> usize {
-        CORE.usable_size(block)
+        core_of(block).usable_size(block)
     }
 }
 
@@ -303,7 +313,7 @@ unsafe impl GlobalAlloc for Arena {
                 return sample;
             }
         }
-        with_cache_inline(self, |cache| CORE.alloc_zeroed(cache, size, align))
+        with_cache_inline(self, |core, cache| core.alloc_zeroed(cache, size, align))
             .unwrap_or(ptr::null_mut())
     }
 
@@ -311,8 +321,8 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: by the contract of `GlobalAlloc::realloc`.
-        if let Some(block) = unsafe { CORE.resize(block, (size, align), new_size) } {
-            with_cache_inline(self, |cache| cache.credit(new_size.wrapping_sub(size)));
+        if let Some(block) = unsafe { core_of(block).resize(block, (size, align), new_size) } {
+            with_cache_inline(self, |_, cache| cache.credit(new_size.wrapping_sub(size)));
             if self.profiled {
                 sampling::note_growth(block, size, new_size);
             }
@@ -366,8 +376,13 @@ unsafe fn realloc_unsized_with(
     alloc: impl FnOnce(usize, usize) -> *mut u8,
     resized: impl FnOnce(*mut u8, usize),
 ) -> *mut u8 {
-    let place = CORE.locate(block);
-    let old = CORE.usable_size(block);
+    let core = core_of(block);
+    if core.hardened {
+        // SAFETY: by contract.
+        return unsafe { realloc_hardened(core, block, new_size) };
+    }
+    let place = core.locate(block);
+    let old = core.usable_size(block);
     match place {
         // A shrink by less than half is not worth a copy.
         Place::Small(_) if new_size <= old && new_size >= old / 2 => return block,
@@ -375,9 +390,8 @@ unsafe fn realloc_unsized_with(
         Place::Large(_) if class_of(new_size, 1).is_some() => {}
         Place::Large(_) => {
             // SAFETY: by contract; both sizes are large.
-            if let Some(moved) = unsafe { CORE.resize_large(block, new_size, 1) } {
-                let now = CORE.usable_size(moved);
-                with_cache(None, |cache| cache.credit(now.wrapping_sub(old)));
+            if let Some(moved) = unsafe { core.resize_large(block, new_size, 1) } {
+                note_resized(core, old, moved);
                 resized(moved, old);
                 return moved;
             }
@@ -397,16 +411,23 @@ unsafe fn realloc_unsized_with(
 static NAMELESS: Arena = Arena::new();
 
 #[inline]
-fn with_cache_inline<R>(arena: &Arena, f: impl FnOnce(&ThreadCache) -> R) -> Option<R> {
-    match tls::cache() {
-        Some(cache) => Some(f(cache)),
+fn with_cache_inline<R>(
+    arena: &Arena,
+    f: impl FnOnce(&'static HeapCore, &ThreadCache) -> R,
+) -> Option<R> {
+    if let Some(cache) = tls::cache() {
+        return Some(f(&CORE, cache));
+    }
+    match tls::hardened() {
+        Some(cache) => Some(f(&HARDENED, cache)),
         None => with_cache(arena.options.as_ref(), f),
     }
 }
 
 #[inline(never)]
 fn alloc_slow(arena: &Arena, size: usize, align: usize) -> *mut u8 {
-    with_cache_inline(arena, |cache| CORE.alloc(cache, size, align)).unwrap_or(ptr::null_mut())
+    with_cache_inline(arena, |core, cache| core.alloc(cache, size, align))
+        .unwrap_or(ptr::null_mut())
 }
 
 /// # Safety
@@ -414,28 +435,40 @@ fn alloc_slow(arena: &Arena, size: usize, align: usize) -> *mut u8 {
 /// As for [`GlobalAlloc::dealloc`].
 #[inline(never)]
 unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
-    // SAFETY: by contract.
-    let done = with_cache_inline(&NAMELESS, |cache| unsafe {
-        CORE.dealloc(cache, block, size, align);
+    let owner = core_of(block);
+    let done = with_cache_inline(&NAMELESS, |core, cache| {
+        let is_owner = ptr::eq(core, owner);
+        if is_owner {
+            // SAFETY: by contract.
+            unsafe { core.dealloc(cache, block, size, align) };
+        }
+        is_owner
     });
-    if done.is_none() {
+    if done != Some(true) {
         // SAFETY: by contract.
-        unsafe { CORE.dealloc_uncached(block, size, align) };
+        unsafe { owner.dealloc_uncached(block, size, align) };
     }
 }
 
 #[inline(never)]
 fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    let block = with_cache_inline(&NAMELESS, |cache| {
-        let Some(class) = class_of(size, align) else {
-            let block = CORE.alloc_large_with(cache, size, align, contents);
+    let block = with_cache_inline(&NAMELESS, |core, cache| {
+        if core.hardened {
+            let (block, usable) = core.alloc_hardened(cache, size, align, contents);
             if !block.is_null() {
-                cache.credit(CORE.usable_size(block));
+                cache.credit(usable);
             }
-            CORE.after_slow_path(Some(cache));
+            return block;
+        }
+        let Some(class) = class_of(size, align) else {
+            let block = core.alloc_large_with(cache, size, align, contents);
+            if !block.is_null() {
+                cache.credit(core.usable_size(block));
+            }
+            core.after_slow_path(Some(cache));
             return block;
         };
-        CORE.alloc(cache, block_size(class), align)
+        core.alloc(cache, block_size(class), align)
     });
     block.unwrap_or(ptr::null_mut())
 }
@@ -444,25 +477,98 @@ fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 
 ///
 /// As for [`Arena::dealloc_unsized`].
 unsafe fn dealloc_unsized_slow(block: *mut u8) {
-    let size = CORE.usable_size(block);
-    match CORE.locate(block) {
+    let core = core_of(block);
+    if core.hardened {
+        return free_hardened(core, block);
+    }
+    let size = core.usable_size(block);
+    match core.locate(block) {
         // The block's own size is a layout of its class.
         // SAFETY: by contract.
         Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
         Place::Large(_) => {
-            let freed = with_cache_inline(&NAMELESS, |cache| {
-                // SAFETY: by contract.
-                unsafe { CORE.free_large_with(cache, block) };
-                cache.debit(size);
+            let freed = with_cache_inline(&NAMELESS, |serving, cache| {
+                let is_owner = ptr::eq(serving, core);
+                if is_owner {
+                    // SAFETY: by contract.
+                    unsafe { core.free_large_with(cache, block) };
+                    cache.debit(size);
+                }
+                is_owner
             });
-            if freed.is_none() {
+            if freed != Some(true) {
                 // SAFETY: by contract.
-                unsafe { CORE.free_large(block) };
-                CORE.caches.with(|store| store.settle(size.wrapping_neg()));
+                unsafe { core.free_large(block) };
+                core.caches.with(|store| store.settle(size.wrapping_neg()));
             }
             if let Some(cache) = tls::cache() {
-                CORE.after_slow_path(Some(cache));
+                core.after_slow_path(Some(cache));
             }
         }
     }
+}
+
+/// Frees a block of the hardened heap without its layout.
+fn free_hardened(core: &'static HeapCore, block: *mut u8) {
+    let freed = with_cache_inline(&NAMELESS, |_, cache| {
+        cache.debit(core.free_hardened(Some(cache), block, Claim::Any));
+    });
+    if freed.is_none() {
+        let size = core.free_hardened(None, block, Claim::Any);
+        core.caches.with(|store| store.settle(size.wrapping_neg()));
+    }
+}
+
+/// [`Arena::realloc_unsized`] of a block of the hardened heap.
+///
+/// # Safety
+///
+/// As there.
+unsafe fn realloc_hardened(core: &'static HeapCore, block: *mut u8, new_size: usize) -> *mut u8 {
+    let class = core.check_live(block, Claim::Any);
+    let old = core.usable_size(block);
+    if class.is_some() && new_size <= old && new_size >= old / 2 {
+        return block;
+    }
+    if class.is_none() && class_of(new_size, 1).is_none() && !core.is_guarded(block) {
+        // SAFETY: by contract; both sizes are large.
+        if let Some(moved) = unsafe { core.resize_large(block, new_size, 1) } {
+            note_resized(core, old, moved);
+            return moved;
+        }
+    }
+    // SAFETY: by contract; it holds `old` bytes.
+    unsafe { move_unsized(block, old, new_size) }
+}
+
+/// Counts a block that had `old` bytes and is at `moved` now.
+fn note_resized(core: &'static HeapCore, old: usize, moved: *mut u8) {
+    let now = core.usable_size(moved);
+    let counted = with_cache(None, |serving, cache| {
+        let is_owner = ptr::eq(serving, core);
+        if is_owner {
+            cache.credit(now.wrapping_sub(old));
+        }
+        is_owner
+    });
+    if counted == Some(false) {
+        core.caches
+            .with(|store| store.settle(now.wrapping_sub(old)));
+    }
+}
+
+/// Moves a block of `old` bytes to one of `new_size`; null when memory is short.
+///
+/// # Safety
+///
+/// As for [`Arena::realloc_unsized`].
+unsafe fn move_unsized(block: *mut u8, old: usize, new_size: usize) -> *mut u8 {
+    let new = Arena::alloc_unsized(new_size, 16);
+    if !new.is_null() {
+        // SAFETY: both hold the smaller of the sizes; they are different blocks.
+        unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+        // SAFETY: by contract; the contents were copied.
+        unsafe { Arena::dealloc_unsized(block) };
+    }
+    new
 }

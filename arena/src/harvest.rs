@@ -78,6 +78,12 @@ impl HeapCore {
 
     /// `cache` is frozen, a barrier came after, and then its owner was not busy.
     fn harvest_cache(&self, cache: &ThreadCache) {
+        if self.hardened {
+            // The owner does everything inside `alone`, and is elsewhere.
+            self.flush_alone(cache);
+            cache.give_up_rest(&self.cacheable);
+            return;
+        }
         for class in ClassIndex::all() {
             let mut blocks = [ptr::null_mut(); MAX_ENTRIES];
             // SAFETY: by the only caller, just above.

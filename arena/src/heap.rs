@@ -7,6 +7,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
+use crate::block_state::STATES_BYTES;
 use crate::config::Builder;
 use crate::faults::{FaultPlan, Os};
 use crate::heap_core::HeapCore;
@@ -109,6 +110,18 @@ impl Heap {
     /// As [`Self::new`].
     pub fn with_faults(plan: &'static FaultPlan) -> Result<Self, HeapError> {
         Self::with_os(Os::with_faults(plan), &Builder::new())
+    }
+
+    /// An empty heap with options whose calls to the operating system fail as `plan` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn with_options_and_faults(
+        options: &Builder,
+        plan: &'static FaultPlan,
+    ) -> Result<Self, HeapError> {
+        Self::with_os(Os::with_faults(plan), options)
     }
 
     fn with_os(os: Os, options: &Builder) -> Result<Self, HeapError> {
@@ -219,17 +232,25 @@ impl Drop for Heap {
         let os = Os::new();
         PAGE_MAP.for_each_of(core.id, |addr, entry| {
             PAGE_MAP.clear(addr);
-            if let Entry::Segment { .. } = entry {
-                // SAFETY: a segment of this heap starts there; `&mut self`: nobody uses it.
-                unsafe { Segment::containing(addr).guests.drop_mapping(os) };
-            }
             let len = match entry {
                 Entry::Big { granules, .. } => granules << GRANULE_SHIFT,
-                // SAFETY: a segment of this heap starts there.
-                _ if unsafe { Segment::containing(addr) }.is_hollow() => {
-                    HEADER_GRANULES * GRANULE_BYTES
+                Entry::Segment { .. } => {
+                    // SAFETY: a segment of this heap starts there.
+                    let segment: &Segment = unsafe { Segment::containing(addr) };
+                    // SAFETY: `&mut self`: nobody uses it.
+                    unsafe { segment.guests.drop_mapping(os) };
+                    if let Some(states) = segment.block_states() {
+                        let states = ptr::from_ref(states).addr();
+                        // SAFETY: the segment's own mapping, which goes with it.
+                        unsafe { os.unmap(states, STATES_BYTES) };
+                    }
+                    if segment.is_hollow() {
+                        HEADER_GRANULES * GRANULE_BYTES
+                    } else {
+                        SEGMENT_BYTES
+                    }
                 }
-                _ => SEGMENT_BYTES,
+                Entry::Guarded { .. } | Entry::Nothing => SEGMENT_BYTES,
             };
             // SAFETY: `&mut self`: no thread and no cache uses the heap, and blocks do
             // not outlive it by the contract of `alloc`'s callers.

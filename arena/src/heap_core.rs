@@ -1,12 +1,11 @@
 //! A heap, whole: the tiers put together, and every decision between them.
 //!
 //! Lock order, for code that holds more than one: shared cache, cache store, a cache's own,
-//! class locks by rising class, page heap, big blocks, options, profile. Most paths hold one at a
+//! class locks by rising class, page heap, big blocks, guards, options, profile. Most paths hold one at a
 //! time; slow paths hold the cache's own besides.
 //!
-//! Block addresses become pointers by exposed provenance: segments and big blocks are
-//! exposed when they are mapped, and the page map vouches for an address before it is
-//! used.
+//! Block addresses become pointers by exposed provenance: segments and big blocks are exposed
+//! when they are mapped, and the page map vouches for an address before it is used.
 
 use core::ptr::{self, NonNull};
 
@@ -17,6 +16,7 @@ use crate::central::{AlreadyFree, Central};
 use crate::config::{Builder, Options};
 use crate::fatal::{Misuse, die};
 use crate::faults::Os;
+use crate::guard::Guards;
 use crate::lend::Lending;
 use crate::os;
 use crate::page_heap::{Given, Growth, PageHeap};
@@ -28,7 +28,7 @@ use crate::size_class::{block_at, block_size, class_of, span_align, span_blocks,
 use crate::span::{Kind, Span};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::{Push, ThreadCache};
-use crate::units::{CLASS_COUNT, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHIFT};
+use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHIFT};
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ pub(crate) struct HeapCore {
     pub(crate) id: u16,
     pub(crate) os: Os,
     pub(crate) options: Options,
+    /// Whether the heap's front is that of `hardened.rs`.
+    pub(crate) hardened: bool,
+    /// The guarded blocks of a hardened heap.
+    pub(crate) guards: Guards,
     /// Starts the heap's purge thread; `false` when that cannot be. `None`: it has none.
     pub(crate) start_purging: Option<fn() -> bool>,
     /// Wakes it.
@@ -86,6 +90,8 @@ impl HeapCore {
             id,
             os,
             options: Options::new(builder),
+            hardened: builder.hardened,
+            guards: Guards::new(),
             start_purging,
             bell: Bell::new(),
             owners: AtomicUsize::new(0),
@@ -112,6 +118,9 @@ impl HeapCore {
     /// Allocates; null when memory is short or the request cannot be met.
     #[inline]
     pub(crate) fn alloc(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
+        if self.hardened {
+            return self.alloc_hardened_counted(cache, size, align, Contents::Any);
+        }
         let Some(class) = class_of(size, align) else {
             return self.alloc_counted(cache, size, align, Contents::Any);
         };
@@ -129,6 +138,9 @@ impl HeapCore {
 
     /// Allocates zeroed memory; null as for [`Self::alloc`].
     pub(crate) fn alloc_zeroed(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
+        if self.hardened {
+            return self.alloc_hardened_counted(cache, size, align, Contents::Zero);
+        }
         if class_of(size, align).is_none() {
             return self.alloc_counted(cache, size, align, Contents::Zero);
         }
@@ -171,6 +183,9 @@ impl HeapCore {
         align: usize,
     ) {
         match class_of(size, align) {
+            _ if self.hardened => {
+                self.free_hardened(Some(cache), block, Claim::Layout(size, align));
+            }
             Some(class) => self.dealloc_small(cache, class, block),
             None => {
                 // SAFETY: by contract.
@@ -190,6 +205,9 @@ impl HeapCore {
     #[cold]
     pub(crate) unsafe fn dealloc_uncached(&self, block: *mut u8, size: usize, align: usize) {
         match class_of(size, align) {
+            _ if self.hardened => {
+                self.free_hardened(None, block, Claim::Layout(size, align));
+            }
             Some(class) => self.give_blocks(class, &[block]),
             // SAFETY: by contract.
             None => unsafe { self.free_large(block) },
@@ -220,6 +238,10 @@ impl HeapCore {
         (size, align): (usize, usize),
         new_size: usize,
     ) -> Option<*mut u8> {
+        if self.hardened {
+            // SAFETY: by contract.
+            return unsafe { self.resize_hardened(block, (size, align), new_size) };
+        }
         match (class_of(size, align), class_of(new_size, align)) {
             (Some(old), Some(new)) => (old == new).then_some(block),
             // SAFETY: by contract; both sizes are large.
@@ -309,6 +331,12 @@ impl HeapCore {
             return false;
         };
         let start = given.segment.run_of(given.span).start;
+        if self.hardened && !self.prepare_states(given.segment, given.segment.run_of(given.span)) {
+            // SAFETY: the span was just given out to us, and is unused.
+            self.pages
+                .with(|pages| unsafe { pages.free(given.segment, given.span, &given.fresh) });
+            return false;
+        }
         let mut fresh = 0u64;
         for index in 0..span_granules(class) {
             fresh |= u64::from(given.fresh.get(start + index)) << index;
@@ -507,7 +535,12 @@ impl HeapCore {
     /// A cache for a thread, or `None` when memory is short.
     pub(crate) fn acquire_cache(&self) -> Option<NonNull<ThreadCache>> {
         let os_page = self.os_page();
-        self.caches.with(|store| store.acquire(self.os, os_page))
+        let cache = self.caches.with(|store| store.acquire(self.os, os_page))?;
+        if self.hardened {
+            // SAFETY: caches live as long as the heap.
+            unsafe { cache.as_ref() }.harden(os::random());
+        }
+        Some(cache)
     }
 
     /// Empties a cache and takes it back.
@@ -518,6 +551,7 @@ impl HeapCore {
     pub(crate) unsafe fn release_cache(&self, cache: NonNull<ThreadCache>) {
         // SAFETY: caches live as long as the heap, and by contract we are its only user.
         let this = unsafe { cache.as_ref() };
+        this.set_exclusive(false);
         self.flush(this);
         this.give_up_all(&self.cacheable);
         let os_page = self.os_page();

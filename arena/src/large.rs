@@ -6,6 +6,7 @@ use core::ptr;
 use crate::big::{Kept, worth_keeping};
 use crate::bitmap::Bits;
 use crate::fatal::{Misuse, die};
+use crate::guard::Guards;
 use crate::heap_core::HeapCore;
 use crate::os;
 use crate::page_heap::{Given, Growth, MAX_RUN_BYTES, publish};
@@ -178,6 +179,13 @@ impl HeapCore {
                 // SAFETY: the page map has a segment of this heap there.
                 run_at(unsafe { Segment::containing(addr) }, addr).bytes()
             }
+            Entry::Guarded { heap } if heap == self.id => match Guards::find(addr) {
+                Some(guarded) => guarded.size,
+                None => {
+                    Guards::report(addr);
+                    die(Misuse::DoubleFree, addr)
+                }
+            },
             _ if self.big.with(|big| big.holds(addr)) => die(Misuse::DoubleFree, addr),
             _ => die(Misuse::Foreign, addr),
         }
@@ -246,7 +254,7 @@ impl HeapCore {
     ///
     /// The range is one mapping of this heap that nobody uses and that is not in the map.
     unsafe fn retire_big(&self, addr: usize, len: usize) {
-        if !worth_keeping(len) {
+        if self.hardened || !worth_keeping(len) {
             // SAFETY: by contract.
             unsafe { self.drop_mapping(addr, len) };
             return;

@@ -15,7 +15,12 @@ use crate::units::ClassIndex;
 
 impl HeapCore {
     /// The round of searches for guests of `class`, if one is worth its time.
+    ///
+    /// A hardened heap lends nothing: the class of a span is that of its blocks there.
     pub(crate) fn lending_round(&self, class: ClassIndex) -> Option<u32> {
+        if self.hardened {
+            return None;
+        }
         // Relaxed: a count for the policy.
         let committed = self.committed.load(Ordering::Relaxed);
         self.lending.round(class, committed, self.free_granules())

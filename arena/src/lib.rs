@@ -52,16 +52,19 @@
 //! |---|---|
 //! | freeing the block that this thread freed last in its class | at once |
 //! | any other double free; a foreign or interior pointer; a wrong layout (up to 32 KiB) | when the pointer leaves the thread's magazine: as it overflows, at [`Arena::trim`], at thread exit |
-//! | the same above 32 KiB | at once |
+//! | a double free, a foreign or interior pointer, or a small block, freed with a layout above 32 KiB | at once |
+//! | a block above 32 KiB freed with a longer or shorter layout above 32 KiB | never |
 //! | a foreign pointer or one above 32 KiB, freed without a layout | at once |
 //!
-//! A block that was freed twice may be handed out twice before that; a mode that checks
-//! each free at once is not in this version.
+//! A block that was freed twice may be handed out twice before that. With
+//! [`Builder::hardened`] each free is checked at once, freed blocks are zeroed and wait, and
+//! a sampled share of blocks has guard pages. `docs/hardening.md` in the repository has the
+//! table of some eighty attacks, made by running them.
 //!
 //! # Options
 //!
 //! [`Arena::builder`] sets them in a `static`, with no code at run time: memory limits,
-//! decay, huge pages, what threads may keep, and the purge thread. [`Builder`] has the
+//! decay, huge pages, what threads may keep, hardening, and the purge thread. [`Builder`] has the
 //! table. What gives memory back by hand:
 //!
 //! | | takes from caches | gives to the operating system |
@@ -138,11 +141,18 @@ mod fatal;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "forwards the contracts of the system calls")]
 mod faults;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "reads code in front of return addresses")]
+mod trace;
+
+mod block_state;
 #[cfg_attr(
     any(not(loom), test),
     expect(unsafe_code, reason = "reads leaves that are never unmapped")
 )]
 mod page_map;
+#[cfg(not(loom))]
+mod quarantine;
 
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "the cells that loom watches")]
@@ -167,6 +177,15 @@ mod big;
 #[expect(unsafe_code, reason = "cuts caches from mapped memory")]
 mod cache_store;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "handles a signal as the system asks")]
+mod crash;
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "lays records over mapped memory; opens and closes pages"
+)]
+mod guard;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "a table in mapped memory")]
 mod guest_table;
 #[cfg(not(loom))]
@@ -190,6 +209,9 @@ mod thread_cache;
 
 #[cfg(not(loom))]
 mod budget;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "zeroes and compares blocks")]
+mod hardened;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "waits on words; empties frozen caches")]
 mod harvest;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One entry stands for one aligned 4 MiB piece of address space: nothing of ours, a
-//! segment, or the start of a big block. A pointer that somebody frees is trusted only
+//! segment, the start of a big block, or guarded blocks. A pointer that somebody frees is trusted only
 //! after its entry has been read.
 //!
 //! Invariants:
@@ -45,15 +45,21 @@ pub(crate) enum Entry {
         /// Mapped length.
         granules: usize,
     },
+    /// Guarded blocks of the heap with this identity (`guard`).
+    Guarded {
+        /// Which heap.
+        heap: u16,
+    },
 }
 
-/// An [`Entry`] in 64 bits: kind in bits 0–1 (0 nothing, 1 segment, 2 big), heap in
+/// An [`Entry`] in 64 bits: kind in bits 0–1 (0 nothing, 1 segment, 2 big, 3 guarded), heap in
 /// bits 2–17, granules above.
 impl Entry {
     fn pack(self) -> u64 {
         match self {
             Self::Nothing => 0,
             Self::Segment { heap } => 1 | u64::from(heap) << 2,
+            Self::Guarded { heap } => 3 | u64::from(heap) << 2,
             Self::Big { heap, granules } => 2 | u64::from(heap) << 2 | (granules as u64) << 18,
         }
     }
@@ -67,7 +73,17 @@ impl Entry {
                 heap,
                 granules: (word >> 18) as usize,
             },
+            3 => Self::Guarded { heap },
             _ => Self::Nothing,
+        }
+    }
+
+    /// Which heap it belongs to.
+    #[cfg(not(loom))]
+    pub(crate) fn heap(self) -> Option<u16> {
+        match self {
+            Self::Nothing => None,
+            Self::Segment { heap } | Self::Big { heap, .. } | Self::Guarded { heap } => Some(heap),
         }
     }
 }
@@ -162,11 +178,8 @@ impl PageMap {
             };
             for index in 0..LEAF_ENTRIES {
                 let entry = leaf.load(index);
-                match entry {
-                    Entry::Segment { heap: of } | Entry::Big { heap: of, .. } if of == heap => {
-                        f(base + (index << SEGMENT_SHIFT), entry);
-                    }
-                    _ => {}
+                if entry.heap() == Some(heap) {
+                    f(base + (index << SEGMENT_SHIFT), entry);
                 }
             }
         }
@@ -228,6 +241,7 @@ mod tests {
             Entry::Nothing,
             Entry::Segment { heap: 0 },
             Entry::Segment { heap: u16::MAX },
+            Entry::Guarded { heap: 5 },
             Entry::Big {
                 heap: 0,
                 granules: 1,

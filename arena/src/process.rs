@@ -6,27 +6,75 @@
 //! | new | none | comes here, gets a cache |
 //! | owner | its own | fast path |
 //! | owner, harvest under way | none for a moment | comes here, waits |
+//! | hardened | its own, of the hardened heap | comes here |
 //! | exited | none | uses the shared cache under its lock |
 //!
 //! The cache is taken back by the destructor of a thread-specific key, which runs after
 //! the destructors of Rust's thread-locals. Other keys' destructors may still allocate
 //! and free after ours: then the stage is *exited*, and nothing is left behind.
+//!
+//! There are two heaps, of which one serves: [`CORE`], or [`HARDENED`] from the moment on that
+//! the process is hardened. What was allocated before (by the loader, say) goes back to
+//! where it came from. Invariant:
+//! - M1: no thread has a cache of `CORE` while the process is hardened, so none has a fast
+//!   path, and each operation asks whose a block is.
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use crate::config::Builder;
+use crate::crash;
 use crate::faults::Os;
 use crate::heap_core::HeapCore;
 use crate::os;
+use crate::page_map::PAGE_MAP;
 use crate::profile::PROFILE;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering, RawLock};
 use crate::thread_cache::ThreadCache;
 use crate::tls::{self, Stage};
 
 /// The heap behind `Arena`.
 pub(crate) static CORE: HeapCore =
     HeapCore::new(0, Os::new(), &Builder::new(), Some(start_purging));
+
+/// Identity of [`HARDENED`]: above those of heaps as values.
+const HARDENED_ID: u16 = u16::MAX;
+
+/// The heap behind `Arena` in a hardened process.
+pub(crate) static HARDENED: HeapCore = HeapCore::new(
+    HARDENED_ID,
+    Os::new(),
+    &Builder::new().hardened(true),
+    Some(start_purging_hardened),
+);
+
+/// Threads that were given a cache so far; the lock holds off changes of the heap.
+static ATTACHED: Lock<usize> = Lock::new(0);
+
+/// Whether [`HARDENED`] serves. Written under the lock of [`ATTACHED`], once.
+static IS_HARDENED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the process is hardened.
+pub(crate) fn is_hardened() -> bool {
+    // Relaxed: who holds a block of the hardened heap was told of it by a thread that has
+    // seen true, and sees it too.
+    IS_HARDENED.load(Ordering::Relaxed)
+}
+
+/// The heap that serves.
+pub(crate) fn core() -> &'static HeapCore {
+    if is_hardened() { &HARDENED } else { &CORE }
+}
+
+/// The heap that `block` is from, or would be if it were from one.
+#[inline]
+pub(crate) fn core_of(block: *mut u8) -> &'static HeapCore {
+    if is_hardened() && PAGE_MAP.lookup(block.addr()).heap() != Some(CORE.id) {
+        &HARDENED
+    } else {
+        &CORE
+    }
+}
 
 /// Whether options were put in force: the first `Arena` that has some decides, unless the
 /// program said it by [`configure`].
@@ -40,28 +88,33 @@ const HOOKS_BUSY: u32 = 1;
 const HOOKS_FAILED: u32 = 2;
 const HOOKS_KEY: u32 = 3;
 
-/// Runs `f` with a cache that the calling thread may use for one operation; `None` when
-/// memory is short. `options` are those of the `Arena` that was called.
+/// Runs `f` with the heap that serves, and a cache of it that the calling thread may use
+/// for one operation; `None` when memory is short. `options` are those of the `Arena` that was called.
 #[cold]
 #[inline(never)]
 pub(crate) fn with_cache<R>(
     options: Option<&Builder>,
-    f: impl FnOnce(&ThreadCache) -> R,
+    f: impl FnOnce(&'static HeapCore, &ThreadCache) -> R,
 ) -> Option<R> {
     match own_cache().or_else(|| attach(options)) {
-        Some(cache) => Some(f(cache)),
-        None => CORE.with_shared(f),
+        Some((core, cache)) => Some(f(core, cache)),
+        None => {
+            let core = core();
+            core.with_shared(|cache| f(core, cache))
+        }
     }
 }
 
 /// The calling thread's cache, if it has one; waits until no harvest is under way there.
-pub(crate) fn own_cache() -> Option<&'static ThreadCache> {
-    let Stage::Owner(own) = tls::stage() else {
-        return None;
+pub(crate) fn own_cache() -> Option<(&'static HeapCore, &'static ThreadCache)> {
+    let own = match tls::stage() {
+        Stage::Owner(own) => own,
+        Stage::Hardened(own) => return Some((&HARDENED, own)),
+        Stage::New | Stage::Exited => return None,
     };
     loop {
         if let Some(cache) = tls::cache() {
-            return Some(cache);
+            return Some((&CORE, cache));
         }
         // The harvest holds the lock until it has given the pointer back.
         own.await_thaw();
@@ -77,11 +130,38 @@ pub(crate) fn configure(options: &Builder) {
 
 fn put_in_force(options: &Builder) {
     CORE.options.set(options);
+    HARDENED.options.set(options);
     PROFILE.set_mean(options.profile);
+    if options.hardened {
+        harden();
+    }
+}
+
+/// Lets [`HARDENED`] serve, unless another thread has, or had, a cache (M1).
+fn harden() {
+    let own = match tls::stage() {
+        Stage::Owner(own) => Some(own),
+        _ => None,
+    };
+    let done = ATTACHED.with(|attached| {
+        let alone = *attached == usize::from(own.is_some());
+        if alone {
+            // Relaxed: threads that are given a cache come after, by the lock.
+            IS_HARDENED.store(true, Ordering::Relaxed);
+        }
+        alone
+    });
+    if let Some(own) = own.filter(|_| done) {
+        own.set_home(ptr::null_mut());
+        tls::set_new();
+        // SAFETY: the thread's cache, which it has just forgotten.
+        unsafe { CORE.release_cache(NonNull::from(own)) };
+        CORE.note_exit();
+    }
 }
 
 /// Gives the calling thread a cache of its own.
-fn attach(options: Option<&Builder>) -> Option<&'static ThreadCache> {
+fn attach(options: Option<&Builder>) -> Option<(&'static HeapCore, &'static ThreadCache)> {
     if !matches!(tls::stage(), Stage::New) {
         return None;
     }
@@ -92,21 +172,31 @@ fn attach(options: Option<&Builder>) -> Option<&'static ThreadCache> {
         }
     }
     let key = exit_key()?;
-    let cache = CORE.acquire_cache()?;
+    let core = ATTACHED.with(|attached| {
+        *attached += 1;
+        core()
+    });
+    let cache = core.acquire_cache()?;
     // SAFETY: caches live as long as the heap, which is that of the process.
     let own = unsafe { cache.as_ref() };
     // Set before arming: that may allocate (in the C library it calls our calloc).
-    tls::set_cache(own);
+    if core.hardened {
+        tls::set_hardened(own);
+    } else {
+        tls::set_cache(own);
+    }
     if !os::arm_thread_exit(key, cache.as_ptr().cast()) {
         tls::set_exited();
         // SAFETY: acquired above, and the thread has just forgotten it.
-        unsafe { CORE.release_cache(cache) };
+        unsafe { core.release_cache(cache) };
         return None;
     }
     // Relaxed: a count.
-    CORE.owners.fetch_add(1, Ordering::Relaxed);
-    // Last: from now on a harvest may come, and this thread's end takes it back.
-    own.set_home(tls::word());
+    core.owners.fetch_add(1, Ordering::Relaxed);
+    if !core.hardened {
+        // Last: from now on a harvest may come, and this thread's end takes it back.
+        own.set_home(tls::word());
+    }
     own_cache()
 }
 
@@ -137,33 +227,44 @@ fn register() -> Option<os::ExitKey> {
     key
 }
 
-/// The destructor of the key: `cache` is the value that the thread armed it with.
-unsafe extern "C" fn thread_exit(cache: *mut c_void) {
-    if let Some(cache) = NonNull::new(cache.cast::<ThreadCache>()) {
-        // First, and waiting for a harvest to end: from then on nobody else writes the
-        // thread's word.
-        // SAFETY: caches live as long as the heap.
-        unsafe { cache.as_ref() }.set_home(ptr::null_mut());
-        tls::set_exited();
-        // SAFETY: the key's value is the cache that `attach` acquired for this thread,
-        // which has just forgotten it.
-        unsafe { CORE.release_cache(cache) };
-        CORE.note_exit();
-    }
+/// The destructor of the key. The value that the thread armed it with may be a cache that it
+/// had before the process was hardened; its stage knows better.
+unsafe extern "C" fn thread_exit(_: *mut c_void) {
+    let (core, cache) = match tls::stage() {
+        Stage::Owner(cache) => (&CORE, cache),
+        Stage::Hardened(cache) => (&HARDENED, cache),
+        Stage::New | Stage::Exited => return,
+    };
+    // First, and waiting for a harvest to end: from then on nobody else writes the
+    // thread's word.
+    cache.set_home(ptr::null_mut());
+    tls::set_exited();
+    // SAFETY: the cache that `attach` acquired for this thread, which has just forgotten it.
+    unsafe { core.release_cache(NonNull::from(cache)) };
+    core.note_exit();
 }
 
 /// Takes every lock of the heap, in the order that `heap_core.rs` states, so that the
 /// child finds no lock held and no structure half changed.
 unsafe extern "C" fn before_fork() {
-    CORE.shared.raw().acquire();
-    CORE.caches.raw().acquire();
-    for central in &CORE.centrals {
-        central.raw_lock().acquire();
-    }
-    CORE.pages.raw().acquire();
-    CORE.big.raw().acquire();
-    CORE.options.raw_lock().acquire();
+    ATTACHED.raw().acquire();
+    for_each_lock(&CORE, RawLock::acquire);
+    for_each_lock(&HARDENED, RawLock::acquire);
+    crash::raw_lock().acquire();
     PROFILE.raw_lock().acquire();
+}
+
+/// Shows the locks of a heap in their order.
+fn for_each_lock(core: &HeapCore, f: fn(&RawLock)) {
+    f(core.shared.raw());
+    f(core.caches.raw());
+    core.centrals
+        .iter()
+        .for_each(|central| f(central.raw_lock()));
+    f(core.pages.raw());
+    f(core.big.raw());
+    f(core.guards.raw_lock());
+    f(core.options.raw_lock());
 }
 
 /// What the child has to do besides [`after_fork`]: there is one thread left.
@@ -172,25 +273,29 @@ unsafe extern "C" fn before_fork() {
 /// them; nobody may harvest them, because the words of those threads may be reused. The
 /// room that they had is free.
 unsafe extern "C" fn after_fork_in_child() {
-    CORE.bell.forget();
     let own = match tls::stage() {
-        Stage::Owner(own) => ptr::from_ref(own),
-        _ => ptr::null(),
+        Stage::Owner(own) | Stage::Hardened(own) => ptr::from_ref(own),
+        Stage::New | Stage::Exited => ptr::null(),
     };
-    // Relaxed: the child has one thread.
-    CORE.owners
-        .store(usize::from(!own.is_null()), Ordering::Relaxed);
-    // SAFETY: the child inherited the lock held (`before_fork`); no other thread exists.
-    unsafe {
-        CORE.caches.with_held(|store| {
-            store.for_each(|cache| {
-                if ptr::from_ref(cache) != own && !cache.is_shared() {
-                    cache.orphan(&CORE.cacheable);
-                }
+    for core in [&CORE, &HARDENED] {
+        core.bell.forget();
+        let is_serving = ptr::eq(core, self::core());
+        // Relaxed: the child has one thread.
+        core.owners
+            .store(usize::from(is_serving && !own.is_null()), Ordering::Relaxed);
+        // SAFETY: the child inherited the lock held (`before_fork`); no other thread exists.
+        unsafe {
+            core.caches.with_held(|store| {
+                store.for_each(|cache| {
+                    if ptr::from_ref(cache) != own && !cache.is_shared() {
+                        cache.orphan(&core.cacheable);
+                    }
+                });
             });
-        });
-        after_fork();
+        }
     }
+    // SAFETY: as above: all locks are held.
+    unsafe { after_fork() };
 }
 
 /// Starts the purge thread.
@@ -204,15 +309,22 @@ extern "C" fn purge_thread(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
+/// Starts the purge thread of a hardened process.
+fn start_purging_hardened() -> bool {
+    os::spawn(purge_thread_hardened)
+}
+
+extern "C" fn purge_thread_hardened(_: *mut c_void) -> *mut c_void {
+    os::name_thread(c"brickyard-purge");
+    HARDENED.purge_while_wanted();
+    ptr::null_mut()
+}
+
 /// Releases every lock.
 unsafe extern "C" fn after_fork() {
     PROFILE.raw_lock().release();
-    CORE.options.raw_lock().release();
-    CORE.big.raw().release();
-    CORE.pages.raw().release();
-    for central in CORE.centrals.iter().rev() {
-        central.raw_lock().release();
-    }
-    CORE.caches.raw().release();
-    CORE.shared.raw().release();
+    crash::raw_lock().release();
+    for_each_lock(&HARDENED, RawLock::release);
+    for_each_lock(&CORE, RawLock::release);
+    ATTACHED.raw().release();
 }

@@ -90,9 +90,13 @@ fn stack_if_crossed(
     bytes: usize,
 ) -> Option<(&'static ThreadCache, Frames)> {
     if own_cache().is_none() {
-        with_cache(options, |_| ());
+        with_cache(options, |_, _| ());
     }
-    let cache = own_cache()?;
+    let (core, cache) = own_cache()?;
+    if core.hardened {
+        // A sample is a run of its own, which would take it out of what hardening checks.
+        return None;
+    }
     if !cache.countdown.crossed(bytes, PROFILE.mean()) {
         return None;
     }
@@ -139,17 +143,21 @@ unsafe fn free_small_slow(block: *mut u8, size: usize, align: usize) -> bool {
     if class_of(size, align).is_none() || !PROFILE.holds(block.addr()) {
         return false;
     }
-    let freed = with_cache(None, |cache| {
-        // SAFETY: by contract; a sample of a class's layout is a run of its own.
-        unsafe { CORE.free_large_with(cache, block) };
-        cache.debit(size);
+    let freed = with_cache(None, |core, cache| {
+        let is_owner = ptr::eq(core, &CORE);
+        if is_owner {
+            // SAFETY: by contract; a sample of a class's layout is a run of its own.
+            unsafe { CORE.free_large_with(cache, block) };
+            cache.debit(size);
+        }
+        is_owner
     });
-    if freed.is_none() {
+    if freed != Some(true) {
         // SAFETY: as above.
         unsafe { CORE.free_large(block) };
         CORE.caches.with(|store| store.settle(size.wrapping_neg()));
     }
-    CORE.after_slow_path(own_cache());
+    CORE.after_slow_path(own_cache().map(|(_, cache)| cache));
     true
 }
 

@@ -17,14 +17,17 @@
 //!   granules that belong to spans of blocks are kept in the span, and clear here.
 //! - G4: `longest` is the length of the longest run of granules not `used`, or 0 while
 //!   every span descriptor is in use and no run can be given out.
+//! - G5: `block_states`, once set, stays until the heap is dropped; a hardened heap's segment
+//!   has some before it has a block.
 
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::bitmap::Bits;
+use crate::block_state::BlockStates;
 use crate::guest_table::GuestTable;
 use crate::span::{INLINE_WORDS, Kind, MAX_WORDS, Span, word_count};
-use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, UnsafeCell};
 use crate::units::{
     ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
 };
@@ -71,6 +74,8 @@ impl State {
 pub(crate) struct Segment {
     /// Whether the payload is unmapped.
     hollow: AtomicBool,
+    /// What a hardened heap knows of the blocks; null until it cuts a span here (G5).
+    block_states: AtomicPtr<BlockStates>,
     state: UnsafeCell<State>,
     /// What starts in lent runs.
     pub(crate) guests: GuestTable,
@@ -151,6 +156,30 @@ impl Segment {
     pub(crate) fn set_hollow(&self, hollow: bool) {
         // Relaxed: as in `is_hollow`.
         self.hollow.store(hollow, Ordering::Relaxed);
+    }
+
+    /// What a hardened heap knows of the blocks here.
+    #[inline]
+    pub(crate) fn block_states(&self) -> Option<&BlockStates> {
+        // Acquire: pairs with the Release in `set_block_states`: they are zeroed.
+        let states = self.block_states.load(Ordering::Acquire);
+        // SAFETY: null, or states that stay as long as the heap (G5).
+        unsafe { states.as_ref() }
+    }
+
+    /// Adopts `states` unless there are some; whether it did.
+    ///
+    /// # Safety
+    ///
+    /// They are zeroed, and stay mapped as long as the segment's header if adopted.
+    pub(crate) unsafe fn set_block_states(&self, states: NonNull<BlockStates>) -> bool {
+        // Release: pairs with the Acquire in `block_states`. Relaxed on failure: who wants
+        // those that are there loads them.
+        let none = ptr::null_mut();
+        let states = states.as_ptr();
+        self.block_states
+            .compare_exchange(none, states, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Runs `f` on the fields under the page-heap lock.

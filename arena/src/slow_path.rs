@@ -26,7 +26,8 @@ impl HeapCore {
         block
     }
 
-    fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+    /// [`Self::refill`] inside `alone`.
+    pub(crate) fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
         let visits = self.visit(cache);
         cache.close_holes(class);
@@ -65,7 +66,8 @@ impl HeapCore {
         self.after_slow_path(Some(cache));
     }
 
-    fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
+    /// [`Self::make_room`] inside `alone`.
+    pub(crate) fn make_room_alone(&self, cache: &ThreadCache, class: ClassIndex, block: *mut u8) {
         let visits = self.visit(cache);
         cache.close_holes(class);
         if cache.allowance(class) == 0 {
@@ -130,20 +132,26 @@ impl HeapCore {
     /// Gives every block of every magazine of `cache` back to the spans, and its runs. The owner calls
     /// it, or nobody owns the cache.
     pub(crate) fn flush(&self, cache: &ThreadCache) {
-        cache.alone(|| {
-            for class in ClassIndex::all() {
-                let mut blocks = [ptr::null_mut(); MAX_BATCH];
-                cache.close_holes(class);
-                loop {
-                    let count = cache.drain(class, &mut blocks);
-                    if count == 0 {
-                        break;
-                    }
-                    self.give_blocks(class, blocks.get(..count).unwrap_or_default());
-                }
-            }
-            self.give_up_runs(cache);
-        });
+        cache.alone(|| self.flush_alone(cache));
         self.after_slow_path(Some(cache));
+    }
+
+    /// [`Self::flush`] inside `alone`, or during a harvest of a cache that is exclusive.
+    pub(crate) fn flush_alone(&self, cache: &ThreadCache) {
+        if self.hardened {
+            self.empty_quarantine(cache);
+        }
+        for class in ClassIndex::all() {
+            let mut blocks = [ptr::null_mut(); MAX_BATCH];
+            cache.close_holes(class);
+            loop {
+                let count = cache.drain(class, &mut blocks);
+                if count == 0 {
+                    break;
+                }
+                self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+            }
+        }
+        self.give_up_runs(cache);
     }
 }

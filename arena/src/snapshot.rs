@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::block_state::STATES_BYTES;
 use crate::guest_table::TABLE_BYTES;
 use crate::heap_core::HeapCore;
 use crate::lend::Fit;
@@ -60,6 +61,11 @@ impl HeapCore {
                         *slot += cache.len(class);
                     }
                 }
+                cache.quarantine.for_each_class(|class| {
+                    if let Some(slot) = cached.get_mut(class.get()) {
+                        *slot += 1;
+                    }
+                });
             });
         });
         let tiers = stats.classes.iter_mut().zip(&self.centrals).zip(cached);
@@ -93,6 +99,9 @@ impl HeapCore {
         let tables = self.lending.tables.load(Ordering::Relaxed) * TABLE_BYTES;
         let headers = segments * HEADER_GRANULES * GRANULE_BYTES;
         stats.metadata = headers + tables + caches * CACHE_BYTES;
+        if self.hardened {
+            stats.metadata += segments * STATES_BYTES;
+        }
         stats
     }
 
@@ -133,7 +142,7 @@ impl HeapCore {
                 class.get(),
             )?;
         }
-        tally.committed += self.big_granules();
+        tally.committed += self.big_granules() + (self.guards.opened() >> GRANULE_SHIFT);
         let committed = self.committed.load(Ordering::Relaxed);
         check(
             committed == tally.committed,

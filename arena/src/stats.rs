@@ -28,13 +28,14 @@ pub struct Stats {
     pub cached_large: usize,
     /// In OS memory that the heap holds and that may be resident, without metadata.
     pub committed: usize,
-    /// Upper bound of the memory for metadata: segment headers, tables of lent blocks and
-    /// thread caches.
+    /// Upper bound of the memory for metadata: segment headers, tables of lent blocks, thread
+    /// caches and, if the heap is hardened, block states.
     pub metadata: usize,
     /// Given back to the operating system since the heap began (it may have been taken
     /// again since).
     pub purged: usize,
-    /// In blocks above 32 KiB that the program holds; part of `live`.
+    /// In blocks above 32 KiB that the program holds, and in the pages of guarded blocks; part
+    /// of `live`.
     pub large: usize,
     /// Each size class, smallest first.
     pub classes: [ClassStats; CLASS_COUNT],

@@ -27,6 +27,7 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::countdown::Countdown;
+use crate::quarantine::Quarantine;
 use crate::run_cache::RunCache;
 use crate::size_class::{block_size, blocks_per_line, magazine_capacity};
 use crate::sync::{
@@ -134,7 +135,11 @@ pub(crate) struct ThreadCache {
     pub(crate) next: AtomicPtr<Self>,
     /// Next in the list of caches without a thread (cache-store lock).
     pub(crate) next_free: AtomicPtr<Self>,
+    /// Whether every operation is inside `alone` (`lock`).
+    exclusive: AtomicBool,
     slots: UnsafeCell<[*mut u8; SLOTS]>,
+    /// A hardened heap's freed blocks; last, so that others do not touch it.
+    pub(crate) quarantine: Quarantine,
 }
 
 // SAFETY: `slots` is touched by the owning thread alone (T3); the rest is atomic.
@@ -167,6 +172,7 @@ impl ThreadCache {
         cache.runs.set_room(0);
         cache.home.store(ptr::null_mut(), Ordering::Relaxed);
         cache.shared.store(false, Ordering::Relaxed);
+        cache.exclusive.store(false, Ordering::Relaxed);
     }
 
     /// Makes the cache one that many threads share under a lock.
@@ -275,10 +281,7 @@ impl ThreadCache {
     pub(crate) fn give_up_unused(&self, keep: ClassIndex, room: Room<'_>) {
         for class in ClassIndex::all().filter(|&class| class != keep) {
             self.close_holes(class);
-            let used = self.len(class).max(free_entries(class));
-            if used < self.allowance(class) {
-                self.lower_limit(class, used, room.taken);
-            }
+            self.give_up_rest_of(class, room.taken);
         }
     }
 
@@ -306,6 +309,21 @@ impl ThreadCache {
             self.allowed.store(sum, Ordering::Relaxed);
             taken.fetch_sub(less, Ordering::Relaxed);
             self.runs.set_room(0);
+        }
+    }
+
+    /// Gives up all room that magazines have and do not use. Inside `alone`, or during a
+    /// harvest that may close holes.
+    pub(crate) fn give_up_rest(&self, taken: &AtomicUsize) {
+        for class in ClassIndex::all() {
+            self.give_up_rest_of(class, taken);
+        }
+    }
+
+    fn give_up_rest_of(&self, class: ClassIndex, taken: &AtomicUsize) {
+        let used = self.len(class).max(free_entries(class));
+        if used < self.allowance(class) {
+            self.lower_limit(class, used, taken);
         }
     }
 
@@ -371,6 +389,41 @@ impl ThreadCache {
             };
         }
         self.set_top(class, top);
+    }
+
+    /// Takes the block at a random place of the magazine of `class`; null when it is empty.
+    /// Inside `alone`, without holes.
+    #[inline]
+    pub(crate) fn pop_random(&self, class: ClassIndex) -> *mut u8 {
+        let len = self.len(class);
+        if len == 0 {
+            return ptr::null_mut();
+        }
+        let place = self.quarantine.random_below(len);
+        let base = self.base(class);
+        // SAFETY: `place` and `len - 1` are below the top, so inside the class's slots, and
+        // the owner alone touches them (T1, T3).
+        unsafe {
+            let block = base.add(place).read();
+            let last = base.add(len - 1);
+            base.add(place).write(last.read());
+            self.set_top(class, last);
+            block
+        }
+    }
+
+    /// Puts `block` in a random place of the magazine of `class`, and returns what was there,
+    /// or `block` when the magazine is empty. Inside `alone`, without holes.
+    pub(crate) fn exchange_random(&self, class: ClassIndex, block: *mut u8) -> *mut u8 {
+        let len = self.len(class);
+        if len == 0 {
+            return block;
+        }
+        // SAFETY: as in `pop_random`.
+        unsafe {
+            let place = self.base(class).add(self.quarantine.random_below(len));
+            place.replace(block)
+        }
     }
 
     /// Removes the oldest blocks of `class`, at most as many as `out` holds; returns how

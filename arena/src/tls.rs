@@ -21,6 +21,8 @@ pub(crate) enum Stage {
     New,
     /// It has this cache.
     Owner(&'static ThreadCache),
+    /// It has this cache of the hardened heap, which fast paths do not see.
+    Hardened(&'static ThreadCache),
     /// Its cache was taken back at exit; it uses the shared one from now on.
     Exited,
 }
@@ -28,6 +30,9 @@ pub(crate) enum Stage {
 /// Second word of a thread that is [`Stage::Exited`]; 0 is [`Stage::New`], and anything
 /// else the address of the cache.
 const EXITED: *const ThreadCache = ptr::without_provenance(1);
+
+/// Added to the address of a cache of the hardened heap.
+const HARDENED: usize = 2;
 
 /// The calling thread's cache, if it has one and no harvest is under way there. It is
 /// good for one `pop` or one `push` (T5).
@@ -44,6 +49,9 @@ pub(crate) fn stage() -> Stage {
     if stage == EXITED {
         return Stage::Exited;
     }
+    if let Some(cache) = hardened() {
+        return Stage::Hardened(cache);
+    }
     // SAFETY: as in `cache`.
     unsafe { stage.as_ref() }.map_or(Stage::New, Stage::Owner)
 }
@@ -51,6 +59,31 @@ pub(crate) fn stage() -> Stage {
 /// Makes `cache` the calling thread's.
 pub(crate) fn set_cache(cache: &'static ThreadCache) {
     imp::set(cache, cache);
+}
+
+/// The calling thread's cache of the hardened heap, if it has one.
+#[inline(always)]
+pub(crate) fn hardened() -> Option<&'static ThreadCache> {
+    let stage = imp::stage();
+    if stage.addr() & HARDENED == 0 {
+        return None;
+    }
+    // SAFETY: only `set_hardened` sets the bit, beside a cache that lives as long as the
+    // process.
+    unsafe { stage.map_addr(|addr| addr - HARDENED).as_ref() }
+}
+
+/// Makes `cache`, of the hardened heap, the calling thread's; fast paths find none.
+pub(crate) fn set_hardened(cache: &'static ThreadCache) {
+    imp::set(
+        ptr::null(),
+        ptr::from_ref(cache).map_addr(|addr| addr + HARDENED),
+    );
+}
+
+/// Forgets the calling thread's cache; it may get another.
+pub(crate) fn set_new() {
+    imp::set(ptr::null(), ptr::null());
 }
 
 /// Forgets the calling thread's cache, for good.
@@ -126,6 +159,7 @@ mod imp {
         cache
     }
 
+    #[inline(always)]
     pub(super) fn stage() -> *const ThreadCache {
         let stage: *const ThreadCache;
         // SAFETY: as in `cache`; the second word.

@@ -90,3 +90,12 @@ pub(crate) enum Contents {
     /// Zeroes; memory that is zero already is not written.
     Zero,
 }
+
+/// What a free says that its pointer is; only hardened heaps ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// A block of this size and alignment.
+    Layout(usize, usize),
+    /// A block.
+    Any,
+}

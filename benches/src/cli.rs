@@ -65,7 +65,8 @@ pub(crate) struct CompareArgs {
     /// Only the rows whose name contains this
     #[arg(long, value_name = "SUBSTRING")]
     pub(crate) only: Option<String>,
-    /// Only these allocators, separated by commas; the system's always runs
+    /// Only these allocators, separated by commas; the system's always runs; `hardened`, the
+    /// arena in its hardened form, runs only if it is named
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) allocators: Vec<String>,
     /// The folder with the real input

@@ -164,7 +164,8 @@ fn chosen_allocators(asked: &[String]) -> Result<Vec<String>> {
         );
     }
     let wanted = |name: &&str| {
-        asked.is_empty() || *name == known[0] || asked.iter().any(|asked| asked == name)
+        let by_default = asked.is_empty() && *name != switch::HARDENED;
+        by_default || *name == known[0] || asked.iter().any(|asked| asked == name)
     };
     Ok(known
         .iter()

@@ -27,12 +27,16 @@ const C_VARIABLE: &CStr = c"BRICKYARD_ALLOCATOR";
 /// The name of the choice that counts live bytes.
 pub(crate) const COUNTING: &str = "counting";
 
+/// The name of the choice that is the arena with `Builder::hardened`: measured on request.
+pub(crate) const HARDENED: &str = "hardened";
+
 /// Names of all choices; the index is the value of [`CHOICE`] and the number of
 /// the arm in `forward!`.
 const NAMES: &[&str] = &[
     "system",
     "arena",
     COUNTING,
+    HARDENED,
     #[cfg(feature = "peers")]
     "mimalloc3",
     #[cfg(feature = "peers")]
@@ -50,6 +54,7 @@ const NAMES: &[&str] = &[
 const SYSTEM_INDEX: u8 = 0;
 const ARENA_INDEX: u8 = 1;
 const COUNTING_INDEX: u8 = 2;
+const HARDENED_INDEX: u8 = 3;
 
 /// The index in [`NAMES`] of the allocator of this process. Written once, by
 /// [`choose`], before there is a second thread.
@@ -59,6 +64,7 @@ static CHOICE: AtomicU8 = AtomicU8::new(SYSTEM_INDEX);
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
 static ARENA: Arena = Arena::new();
+static HARDENED_ARENA: Arena = Arena::builder().hardened(true).build();
 
 #[global_allocator]
 static SWITCH: Switch = Switch;
@@ -167,6 +173,7 @@ macro_rules! entry_points {
 entry_points!(system, std::alloc::System);
 entry_points!(arena, super::ARENA);
 entry_points!(counting, super::Counting);
+entry_points!(hardened, super::HARDENED_ARENA);
 #[cfg(feature = "peers")]
 entry_points!(mimalloc3, crate::peers::MIMALLOC3);
 #[cfg(feature = "peers")]
@@ -181,25 +188,26 @@ entry_points!(rpmalloc, crate::peers::RPMALLOC);
 entry_points!(rusty_alloc, crate::peers::RUSTY_ALLOC);
 
 /// Calls `$method` of the chosen allocator. The arms for peers exist only where
-/// they are compiled in, so that the default build has three.
+/// they are compiled in, so that the default build has four.
 macro_rules! forward {
     ($method:ident($($argument:expr),*)) => {
         // Relaxed: the byte never changes after `choose`.
         match CHOICE.load(Ordering::Relaxed) {
             ARENA_INDEX => arena::$method($($argument),*),
             COUNTING_INDEX => counting::$method($($argument),*),
+            HARDENED_INDEX => hardened::$method($($argument),*),
             #[cfg(feature = "peers")]
-            3 => mimalloc3::$method($($argument),*),
+            4 => mimalloc3::$method($($argument),*),
             #[cfg(feature = "peers")]
-            4 => mimalloc2::$method($($argument),*),
+            5 => mimalloc2::$method($($argument),*),
             #[cfg(feature = "peers")]
-            5 => jemalloc::$method($($argument),*),
+            6 => jemalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            6 => snmalloc::$method($($argument),*),
+            7 => snmalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            7 => rpmalloc::$method($($argument),*),
+            8 => rpmalloc::$method($($argument),*),
             #[cfg(feature = "peers")]
-            8 => rusty_alloc::$method($($argument),*),
+            9 => rusty_alloc::$method($($argument),*),
             _ => system::$method($($argument),*),
         }
     };

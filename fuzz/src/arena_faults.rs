@@ -10,9 +10,9 @@
 //! too, at each of its calls.
 
 use arbitrary::Unstructured;
-use brickyard_arena::Heap;
+use brickyard_arena::{Builder, Heap};
 
-use crate::arena_ops::decode;
+use crate::arena_ops::{decode, hardened};
 use crate::driver::{Driver, Failure};
 use crate::fault::{PlanLease, Refusals};
 use crate::op::{Align, CacheSlot, Count, Edge, Op, Shape, Size, Via};
@@ -46,6 +46,9 @@ pub fn run(data: &[u8]) {
     if let Err(failure) = run_ops(&ops, outage) {
         panic!("program: {ops:#?}\n{outage:?}: {failure}");
     }
+    if let Err(failure) = run_ops_hardened(&ops, outage) {
+        panic!("program, hardened: {ops:#?}\n{outage:?}: {failure}");
+    }
 }
 
 /// Runs a program on a new heap through an outage, ends the outage, shows that
@@ -60,6 +63,23 @@ pub fn run(data: &[u8]) {
 ///
 /// Panics when the heap cannot be created although no call fails.
 pub fn run_ops(ops: &[Op], outage: Outage) -> Result<u64, Failure> {
+    run_on(ops, outage, None)
+}
+
+/// [`run_ops`] on a hardened heap.
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Panics
+///
+/// As there.
+pub fn run_ops_hardened(ops: &[Op], outage: Outage) -> Result<u64, Failure> {
+    run_on(ops, outage, Some(hardened()))
+}
+
+fn run_on(ops: &[Op], outage: Outage, hardened: Option<Builder>) -> Result<u64, Failure> {
     let lease = PlanLease::take();
     let plan = lease.plan();
     let before = plan.calls();
@@ -73,7 +93,11 @@ pub fn run_ops(ops: &[Op], outage: Outage) -> Result<u64, Failure> {
         }
         None => Refusals::Never,
     };
-    let heap = match Heap::with_faults(plan) {
+    let made = match &hardened {
+        Some(options) => Heap::with_options_and_faults(options, plan),
+        None => Heap::with_faults(plan),
+    };
+    let heap = match made {
         Ok(heap) => heap,
         Err(error) => {
             assert!(
@@ -84,6 +108,9 @@ pub fn run_ops(ops: &[Op], outage: Outage) -> Result<u64, Failure> {
         }
     };
     let mut driver = Driver::new(&heap, refusals);
+    if hardened.is_some() {
+        driver.harden();
+    }
     driver.run(ops)?;
     lease.disarm();
     driver.faults_are_over();

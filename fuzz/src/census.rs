@@ -82,6 +82,29 @@ pub fn compare(handles: &Handles<'_>, shadow: &Shadow, refusals: &Refusals) -> R
     )
 }
 
+/// [`compare`] for a hardened heap, whose blocks may be guarded ones, which count as large,
+/// and have 16 bytes at least.
+///
+/// # Errors
+///
+/// The first figure that contradicts the oracle.
+pub fn compare_hardened(handles: &Handles<'_>, shadow: &Shadow) -> Result<(), Defect> {
+    let stats = handles.heap().stats();
+    let requested = shadow.requested_bytes();
+    equal("requested", stats.requested, requested)?;
+    between("live", stats.live, requested, usize::MAX)?;
+    let small: usize = stats
+        .classes
+        .iter()
+        .map(|class| class.live_blocks * class.block_size)
+        .sum();
+    equal("live", stats.live, stats.large + small)?;
+    let blocks: usize = stats.classes.iter().map(|class| class.live_blocks).sum();
+    between("live blocks", blocks, 0, shadow.blocks().len())?;
+    let touched = shadow.touched_bytes(OS_PAGE_BYTES);
+    between("committed", stats.committed, touched, usize::MAX)
+}
+
 /// Checks that a heap without live blocks says so.
 ///
 /// # Errors

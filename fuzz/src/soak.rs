@@ -18,7 +18,7 @@ use core::time::Duration;
 use std::thread;
 use std::time::Instant;
 
-use brickyard_arena::{Heap, HeapCache};
+use brickyard_arena::{Arena, Heap, HeapCache};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::census;
@@ -52,6 +52,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Where their choices start.
     pub seed: u64,
+    /// Whether the heap is hardened, with many guarded blocks.
+    pub hardened: bool,
 }
 
 /// A block with its content's number.
@@ -82,8 +84,12 @@ struct Stage {
 /// Panics when the heap breaks a promise.
 #[must_use]
 pub fn run(plan: Plan) -> Summary {
+    let options = match plan.hardened {
+        true => crate::arena_ops::hardened(),
+        false => Arena::builder(),
+    };
     let stage = Stage {
-        heap: Heap::new().expect("memory for a heap"),
+        heap: Heap::with_options(&options).expect("memory for a heap"),
         next_id: AtomicU64::new(1),
         over: AtomicBool::new(false),
         routes: (0..plan.threads).map(|_| bounded(CHANNEL_BLOCKS)).collect(),

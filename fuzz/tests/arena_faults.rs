@@ -98,14 +98,15 @@ fn recorded() -> Vec<Op> {
     ops
 }
 
-#[test]
-fn no_failing_call_harms_the_heap() {
+/// Repeats the recorded program under `run`, with each of its calls failing in turn.
+fn every_outage<E: core::fmt::Display>(run: fn(&[Op], Outage) -> Result<u64, E>) {
     let ops = recorded();
     let undisturbed = Outage {
         first: None,
         lasting: false,
     };
-    let calls = arena_faults::run_ops(&ops, undisturbed).expect("the undisturbed program");
+    let calls = run(&ops, undisturbed)
+        .unwrap_or_else(|failure| panic!("the undisturbed program: {failure}"));
     assert!(
         calls > 10,
         "the program makes {calls} calls to the operating system only"
@@ -116,11 +117,21 @@ fn no_failing_call_harms_the_heap() {
                 first: Some(nth),
                 lasting,
             };
-            if let Err(failure) = arena_faults::run_ops(&ops, outage) {
+            if let Err(failure) = run(&ops, outage) {
                 panic!("{outage:?} of {calls} calls: {failure}");
             }
         }
     }
+}
+
+#[test]
+fn no_failing_call_harms_the_heap() {
+    every_outage(arena_faults::run_ops);
+}
+
+#[test]
+fn no_failing_call_harms_a_hardened_heap() {
+    every_outage(arena_faults::run_ops_hardened);
 }
 
 proptest! {

@@ -16,4 +16,11 @@ proptest! {
             return Err(TestCaseError::fail(failure.to_string()));
         }
     }
+
+    #[test]
+    fn every_program_gets_what_it_asked_for_of_a_hardened_heap(ops in strategy::ops(200)) {
+        if let Err(failure) = arena_ops::run_ops_hardened(&ops) {
+            return Err(TestCaseError::fail(failure.to_string()));
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use core::time::Duration;
 use std::sync::Mutex;
 
+use brickyard_fuzz::poison::PoisonedRanges;
 use brickyard_fuzz::pool_soak;
 use brickyard_fuzz::soak::{self, Plan};
 
@@ -24,6 +25,7 @@ fn plan() -> Plan {
         threads: 8,
         duration: Duration::from_secs(seconds),
         seed: std::process::id().into(),
+        hardened: false,
     }
 }
 
@@ -33,6 +35,20 @@ fn eight_threads_that_hand_blocks_around_lose_and_share_none() {
     let plan = plan();
     let done = soak::run(plan);
     eprintln!("{plan:?}: {done:?}");
+    assert!(
+        done.allocated > 0 && done.handed_over > 0,
+        "the threads did nothing: {done:?}"
+    );
+}
+
+#[test]
+fn eight_threads_on_a_hardened_heap_lose_and_share_none() {
+    let _one = ONE_SOAK.lock();
+    let plan = Plan {
+        hardened: !PoisonedRanges::enabled(),
+        ..plan()
+    };
+    let done = soak::run(plan);
     assert!(
         done.allocated > 0 && done.handed_over > 0,
         "the threads did nothing: {done:?}"

@@ -12,6 +12,8 @@
 //! | `BRICKYARD_THREAD_CACHE` | bytes | [`Builder::thread_cache`] |
 //! | `BRICKYARD_PROFILE` | path of a file | [`Builder::profile`], written at exit |
 //! | `BRICKYARD_PROFILE_BYTES` | bytes, from 1 on | how many of them between two samples |
+//! | `BRICKYARD_HARDENED` | `0` or `1` | [`Builder::hardened`] |
+//! | `BRICKYARD_GUARD_EVERY` | a number of allocations, 0 for none | [`Builder::guard_every`] |
 //!
 //! A value that is none of these gives one line on stderr, and the option keeps its
 //! default. A variable that is empty is one that is not set.
@@ -67,6 +69,15 @@ pub(crate) fn apply() {
             |builder, text| Some(builder.profile(bytes(text)?.max(1))),
         );
     }
+    builder = read(builder, c"BRICKYARD_HARDENED", "0 or 1", |builder, text| {
+        Some(builder.hardened(switch(text)?))
+    });
+    builder = read(
+        builder,
+        c"BRICKYARD_GUARD_EVERY",
+        "a number of allocations, or 0",
+        |builder, text| Some(builder.guard_every(number(text)?)),
+    );
     builder.apply();
 }
 

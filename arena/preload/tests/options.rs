@@ -82,6 +82,8 @@ fn a_bad_value_gives_one_line_and_the_default() {
         ("BRICKYARD_SOFT_LIMIT", "1 G", "512K"),
         ("BRICKYARD_HUGE_PAGES", "Always", "system, never or always"),
         ("BRICKYARD_THREAD_CACHE", "\u{1b}[31m", "512K"),
+        ("BRICKYARD_HARDENED", "on", "0 or 1"),
+        ("BRICKYARD_GUARD_EVERY", "1K", "a number of allocations"),
     ] {
         let (worked, stdout, stderr) = shell("exec echo bricks", name, value);
         assert!(worked, "{name}={value}: {stderr}");
@@ -112,6 +114,8 @@ fn a_good_value_is_silent() {
         ("BRICKYARD_SOFT_LIMIT", "1000000000"),
         ("BRICKYARD_HUGE_PAGES", "always"),
         ("BRICKYARD_THREAD_CACHE", "64k"),
+        ("BRICKYARD_HARDENED", "1"),
+        ("BRICKYARD_GUARD_EVERY", "0"),
     ] {
         let (worked, stdout, stderr) = shell("exec echo bricks", name, value);
         assert!(

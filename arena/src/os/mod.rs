@@ -22,11 +22,21 @@
 //! | `spawn(main)`, `name_thread(name)` | a detached thread that takes no signals; may allocate |
 //! | `backtrace(addresses)` | the return addresses of the calling thread; may allocate the first time |
 //! | `read_file(path, show)` | shows a file piece by piece |
+//! | `protect(addr, len, access)` | what the program may do there; `false` if refused |
+//! | `random()` | 64 bits that a program cannot guess, or at worst the time |
+//! | `for_each_stack_word(f)` | the words on the calling thread's stack from here outwards, until `f` says stop |
+//! | `for_each_code_mapping(f)` | the mappings of the process that hold code; async-signal-safe |
+//! | `set_fault_handler(f)`, `pass_fault_on(…)` | calls `f` on an access to what is not there; the handler before it |
+//! | `thread_id()` | the system's number of the calling thread |
 //! | `write_stderr(bytes)` | writes unbuffered; errors are ignored |
 //! | `abort()` | ends the process abnormally |
 //! | `on_thread_exit(f)`, `arm_thread_exit(p)` | calls `f(p)` when the arming thread ends |
 //! | `on_fork(before, parent, child)` | registers the three handlers |
 
+mod faulting;
+mod mappings;
 mod unix;
 
+pub(crate) use faulting::*;
+pub(crate) use mappings::*;
 pub(crate) use unix::*;

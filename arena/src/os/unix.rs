@@ -74,6 +74,52 @@ pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
     done == 0
 }
 
+/// What a program may do with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Neither read nor write it.
+    None,
+    /// Both.
+    Full,
+}
+
+/// Sets what may be done with `addr .. addr + len`.
+///
+/// # Safety
+///
+/// The range was mapped by this module, both ends are multiples of the OS page size, and
+/// nothing uses it beyond what is allowed from now on.
+pub(crate) unsafe fn protect(addr: usize, len: usize, access: Access) -> bool {
+    let protection = match access {
+        Access::None => libc::PROT_NONE,
+        Access::Full => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    let at = ptr::with_exposed_provenance_mut(addr);
+    // SAFETY: by contract the range is ours.
+    keep_errno(|| unsafe { libc::mprotect(at, len, protection) == 0 })
+}
+
+/// 64 bits that a program cannot guess, or the time where the system has none.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer is valid for writes of its length.
+    let got = keep_errno(|| unsafe {
+        libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK)
+    });
+    if got == 8 {
+        u64::from_le_bytes(bytes)
+    } else {
+        now_ms().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The system's number of the calling thread.
+pub(crate) fn thread_id() -> usize {
+    // SAFETY: the call takes nothing and cannot fail.
+    let id = unsafe { libc::syscall(libc::SYS_gettid) };
+    usize::try_from(id).unwrap_or(0)
+}
+
 /// Grows the mapping `addr .. addr + old` to `new` bytes without moving it.
 ///
 /// # Safety
@@ -232,7 +278,7 @@ pub(crate) fn wake_one(word: *const u32) {
 
 /// Runs a system call that may fail on behalf of an operation that does not: `free` must
 /// not change errno.
-fn keep_errno<R>(call: impl FnOnce() -> R) -> R {
+pub(super) fn keep_errno<R>(call: impl FnOnce() -> R) -> R {
     let errno = errno();
     let result = call();
     set_errno(errno);

@@ -19,6 +19,10 @@
 //! `b3` and then null, which is what an empty magazine looks like. The limit may fall to
 //! one above `top`, where that `push` still fits. The owner closes the holes when it comes
 //! to the slow path. The model is `loom_a_harvest_leaves_what_the_owner_may_take`.
+//!
+//! A hardened heap's operations are all inside `alone`, and there is no pointer to make null:
+//! an owner that is not `busy` is elsewhere, and everything can be taken
+//! (`loom_a_harvest_of_an_exclusive_cache_takes_all`).
 
 use core::ptr;
 
@@ -76,11 +80,27 @@ impl ThreadCache {
         self.lock.release();
     }
 
+    /// Makes the cache one of a hardened heap; `seed` begins its random numbers.
+    pub(crate) fn harden(&self, seed: u64) {
+        self.quarantine.seed(seed);
+        self.set_exclusive(true);
+    }
+
+    /// Says that every operation on the cache is inside [`Self::alone`], which is what a
+    /// harvest needs to know if there is no pointer to make null.
+    pub(crate) fn set_exclusive(&self, exclusive: bool) {
+        self.lock.acquire();
+        // Relaxed: under the lock.
+        self.exclusive.store(exclusive, Ordering::Relaxed);
+        self.lock.release();
+    }
+
     /// Forgets the owner and the room that it had: in the child of a fork, where the owner
     /// is not.
     pub(crate) fn orphan(&self, taken: &AtomicUsize) {
         // Relaxed: the child has one thread.
         self.home.store(ptr::null_mut(), Ordering::Relaxed);
+        self.exclusive.store(false, Ordering::Relaxed);
         self.give_up_all(taken);
     }
 
@@ -90,6 +110,15 @@ impl ThreadCache {
             .map(|class| self.len(class).saturating_sub(1) * block_size(class))
             .sum::<usize>()
             + self.runs.bytes()
+            + self.quarantine_bytes()
+    }
+
+    /// Bytes of blocks in quarantine.
+    fn quarantine_bytes(&self) -> usize {
+        let mut bytes = 0;
+        self.quarantine
+            .for_each_class(|class| bytes += block_size(class));
+        bytes
     }
 
     /// Since how many milliseconds the owner has done nothing that can be seen, as far as
@@ -117,13 +146,17 @@ impl ThreadCache {
         let home = self.home.load(Ordering::Relaxed);
         // SAFETY: the word is the owner's until it takes it back, for which it needs the
         // lock; so the thread lives, and with it its word.
-        let Some(word) = (unsafe { home.as_ref() }) else {
+        let word = unsafe { home.as_ref() };
+        // Relaxed: under the lock.
+        if word.is_none() && !self.exclusive.load(Ordering::Relaxed) {
             self.lock.release();
             return false;
-        };
+        }
         // SeqCst, both: before the barrier of step 2, whatever the processor.
         self.stop.store(true, Ordering::SeqCst);
-        word.store(ptr::null_mut(), Ordering::SeqCst);
+        if let Some(word) = word {
+            word.store(ptr::null_mut(), Ordering::SeqCst);
+        }
         // Relaxed: under the cache-store lock.
         self.frozen.store(true, Ordering::Relaxed);
         true

@@ -1,0 +1,176 @@
+//! What a hardened heap knows of each small block: a byte, kept apart from the blocks.
+//!
+//! ```text
+//! segment  | header | block | block |   block   | …        4 MiB
+//! bytes    |   …    |L . . .|F . . .|N . . . . .| …        one for 16 bytes of segment
+//! ```
+//!
+//! | state | the block is | `allot` | `release` |
+//! |---|---|---|---|
+//! | `NEW` | free, and was not in use since its span was cut; or no block begins here | → `LIVE` | misuse |
+//! | `LIVE` | in use | misuse | → `FREED` |
+//! | `FREED` | free or in quarantine, and was zeroed | → `LIVE`, is still zero | misuse |
+//!
+//! A free looks at one byte: a pointer into the middle of a block, one to a block that is
+//! free, and one to nothing find no `LIVE` there.
+//!
+//! Invariants:
+//! - B1: the byte of a block is written by whoever holds the block: the thread that
+//!   allocates it, the thread that frees it, and before both who cuts the span.
+//! - B2: there is no `LIVE` but at the start of a block in use.
+//!
+//! A load and a store, and no exchange: that would be a third of the cost of a pair. Two
+//! threads that free one block in the same instant may both see `LIVE`; then the block is
+//! given to its span twice, which finds the bit set, or allotted twice, which finds `LIVE`.
+
+use crate::sync::{AtomicU8, Ordering};
+#[cfg(not(loom))]
+use crate::units::{GRANULE_BYTES, Run, SEGMENT_BYTES};
+
+/// Bytes of a segment for which there is one state: no hardened block is smaller.
+#[cfg(not(loom))]
+const STEP: usize = 16;
+
+/// Bytes of states of a segment.
+#[cfg(not(loom))]
+pub(crate) const STATES_BYTES: usize = SEGMENT_BYTES / STEP;
+
+const NEW: u8 = 0;
+const LIVE: u8 = 1;
+const FREED: u8 = 2;
+
+/// What a block was before it was allotted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It holds anything.
+    New,
+    /// It was zeroed when it was freed.
+    Freed,
+    /// It is in use: it was freed twice in one instant.
+    Live,
+}
+
+/// One block's state.
+#[derive(Debug)]
+pub(crate) struct BlockState(AtomicU8);
+
+impl BlockState {
+    /// The block is handed out; its holder calls it.
+    #[inline]
+    pub(crate) fn allot(&self) -> Before {
+        // Relaxed, both: only the holder of the block writes (B1), and the block itself
+        // goes from holder to holder by stronger means.
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(LIVE, Ordering::Relaxed);
+        match before {
+            LIVE => Before::Live,
+            FREED => Before::Freed,
+            _ => Before::New,
+        }
+    }
+
+    /// The block is freed; `false` when none is in use here.
+    #[inline]
+    pub(crate) fn release(&self) -> bool {
+        // Relaxed, both: as in `allot`.
+        if self.0.load(Ordering::Relaxed) != LIVE {
+            return false;
+        }
+        self.0.store(FREED, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether the block is in use.
+    pub(crate) fn is_live(&self) -> bool {
+        // Relaxed: as in `allot`.
+        self.0.load(Ordering::Relaxed) == LIVE
+    }
+}
+
+/// The states of a segment's blocks. All zeroes is a segment without any.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct BlockStates([BlockState; STATES_BYTES]);
+
+#[cfg(not(loom))]
+impl BlockStates {
+    /// The state of the block that starts at `addr`.
+    #[inline]
+    pub(crate) fn at(&self, addr: usize) -> &BlockState {
+        &self.0[(addr % SEGMENT_BYTES) / STEP]
+    }
+
+    /// A span is cut from `run` of the segment.
+    pub(crate) fn clear(&self, run: Run) {
+        const PER_GRANULE: usize = GRANULE_BYTES / STEP;
+        let states = self.0.iter().skip(run.start * PER_GRANULE);
+        for state in states.take(run.len * PER_GRANULE) {
+            // Relaxed: as in `allot`; who cuts the span holds its blocks.
+            state.0.store(NEW, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_goes_round_and_misuse_is_seen() {
+        let state = BlockState(AtomicU8::new(NEW));
+        assert!(!state.release(), "nothing was handed out");
+        assert_eq!(state.allot(), Before::New);
+        assert!(state.is_live() && state.release() && !state.release());
+        assert_eq!(state.allot(), Before::Freed);
+        assert_eq!(state.allot(), Before::Live, "handed out twice");
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::AtomicU64;
+    use loom::sync::Arc;
+
+    /// A block in use, and the word of bits of its span (`span`).
+    struct Block {
+        state: BlockState,
+        span: AtomicU64,
+    }
+
+    /// Two threads free one block; each stops the process, or gives the block to its span
+    /// by `give`, which says whether the bit was set. One of them has to stop it.
+    fn model(give: fn(&AtomicU64) -> bool) {
+        loom::model(move || {
+            let block = Arc::new(Block {
+                state: BlockState(AtomicU8::new(LIVE)),
+                span: AtomicU64::new(0),
+            });
+            let free = move |block: &Block| !block.state.release() || give(&block.span);
+            let other = {
+                let block = Arc::clone(&block);
+                loom::thread::spawn(move || free(&block))
+            };
+            let stopped = free(&block) | other.join().unwrap();
+            assert!(stopped, "a double free is seen");
+        });
+    }
+
+    /// Two threads free a block in the same instant: if the state does not show it, the
+    /// span does.
+    #[test]
+    fn loom_two_frees_in_one_instant_are_seen() {
+        model(|span| span.fetch_or(1, Ordering::SeqCst) & 1 == 1);
+    }
+
+    /// The same with a span whose bits are set by a load and a store.
+    #[test]
+    #[should_panic(expected = "a double free is seen")]
+    fn loom_a_span_without_exchange_is_caught() {
+        model(|span| {
+            let before = span.load(Ordering::SeqCst);
+            span.store(before | 1, Ordering::SeqCst);
+            before & 1 == 1
+        });
+    }
+}
