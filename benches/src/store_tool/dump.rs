@@ -85,7 +85,7 @@ fn write_table(
     Ok(())
 }
 
-/// Puts what [`write`] wrote into a store, over what is there.
+/// Puts what [`write()`] wrote into a store, over what is there.
 pub(super) fn read(store: &Store, input: &mut impl BufRead) -> Result<()> {
     let mut lines = input.lines().enumerate();
     let mut next = || -> Result<(usize, String)> {
