@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 /// A program that makes the heap ask the operating system for every kind of
 /// thing: first segments, many spans, big blocks that grow and shrink, purges.
-fn recorded() -> Vec<Op> {
+fn recorded(rounds: u8) -> Vec<Op> {
     let mut ops = Vec::new();
     let small = [
         Size::Tiny(1),
@@ -28,7 +28,7 @@ fn recorded() -> Vec<Op> {
         Size::Big(2, Edge::At),
         Size::Big(9, Edge::Below),
     ];
-    for round in 0..3_u8 {
+    for round in 0..rounds {
         let via = Via::Cache(CacheSlot(round));
         for size in small {
             let shape = Shape {
@@ -98,9 +98,10 @@ fn recorded() -> Vec<Op> {
     ops
 }
 
-/// Repeats the recorded program under `run`, with each of its calls failing in turn.
-fn every_outage<E: core::fmt::Display>(run: fn(&[Op], Outage) -> Result<u64, E>) {
-    let ops = recorded();
+/// Repeats the recorded program of `rounds` rounds under `run`, with each of its calls failing in
+/// turn.
+fn every_outage<E: core::fmt::Display>(rounds: u8, run: fn(&[Op], Outage) -> Result<u64, E>) {
+    let ops = recorded(rounds);
     let undisturbed = Outage {
         first: None,
         lasting: false,
@@ -126,12 +127,13 @@ fn every_outage<E: core::fmt::Display>(run: fn(&[Op], Outage) -> Result<u64, E>)
 
 #[test]
 fn no_failing_call_harms_the_heap() {
-    every_outage(arena_faults::run_ops);
+    every_outage(3, arena_faults::run_ops);
 }
 
 #[test]
 fn no_failing_call_harms_a_hardened_heap() {
-    every_outage(arena_faults::run_ops_hardened);
+    // Each operation costs more there, and calls are more: three rounds take minutes.
+    every_outage(1, arena_faults::run_ops_hardened);
 }
 
 proptest! {
