@@ -13,9 +13,12 @@
 //! General allocators coalesce neighbours at each free (boundary tags, Knuth 1968, section
 //! 2.5); here it happens only when memory is wanted, and costs nothing before.
 
+#[cfg(not(loom))]
 use crate::purge;
 use crate::size_class::block_size;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU8, Ordering};
+#[cfg(not(loom))]
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES};
 
 /// Largest guest: spans start on granules, so larger alignments cannot be promised.
