@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Looks into the files of a store, and changes single entries.
+/// Looks into the files of a store, saves them, and changes single entries.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
@@ -33,6 +33,41 @@ pub(super) enum What {
         dir: PathBuf,
         /// What `dump` wrote [default: standard input]
         file: Option<PathBuf>,
+    },
+    /// Copy a store into a new folder, or what a copy lacks into a new file
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// The new folder; with --since the new file, or `-` for standard output
+        dest: PathBuf,
+        /// Write an increment: what changed since the state of this backup
+        #[arg(long, value_name = "BACKUP")]
+        since: Option<PathBuf>,
+    },
+    /// Bring a backup up to date with what `backup --since` wrote
+    Apply {
+        /// The folder of the backup
+        backup: PathBuf,
+        /// The increments, oldest first
+        #[arg(required = true)]
+        increments: Vec<PathBuf>,
+    },
+    /// Make a store of a backup and increments; the backup stays as it is
+    Restore {
+        /// The folder of the backup
+        backup: PathBuf,
+        /// The new folder
+        dir: PathBuf,
+        /// What `backup --since` wrote, oldest first
+        increments: Vec<PathBuf>,
+    },
+    /// Move pages to free ones below them, and cut the end of the file off
+    Compact {
+        /// The folder of the store
+        dir: PathBuf,
+        /// Move at most so many pages [default: all that can be moved]
+        #[arg(long, value_name = "N")]
+        pages: Option<u64>,
     },
     /// Write the value of a key
     Get {

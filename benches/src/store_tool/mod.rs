@@ -1,17 +1,20 @@
-//! `brickyard store`: looks into the files of a store, and changes single entries.
+//! `brickyard store`: looks into the files of a store, saves them, and changes single entries.
 //!
 //! Exit codes: 0, it is done; 1, the store is damaged or the key is not there; 2, it cannot
 //! be done (usage, input and output).
 
 mod args;
+mod backup;
 mod dump;
 mod text;
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use brickyard_store::{OpenError, Options, ReadError, Store, TableError, WriteError};
+use brickyard_store::{BackupError, OpenError, Options, ReadError, Store, TableError, WriteError};
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
 
 pub(crate) use args::StoreArgs;
@@ -53,7 +56,19 @@ fn is_damage(error: &anyhow::Error) -> bool {
                 | OpenError::Foreign
         )
     });
+    let of_backup = error.downcast_ref().is_some_and(|error| {
+        matches!(
+            error,
+            BackupError::Read(_)
+                | BackupError::Foreign
+                | BackupError::Truncated
+                | BackupError::Corrupt { .. }
+                | BackupError::Unsound { .. }
+                | BackupError::Problem { .. }
+        )
+    });
     of_open
+        || of_backup
         || error.is::<ReadError>()
         || matches!(error.downcast_ref(), Some(TableError::Read(_)))
         || matches!(error.downcast_ref(), Some(WriteError::Read(_)))
@@ -61,63 +76,81 @@ fn is_damage(error: &anyhow::Error) -> bool {
 
 fn run(what: &What) -> Result<End> {
     let out = &mut io::stdout().lock();
-    match what {
-        What::Check(place) => check(place, out),
+    let done = match what {
+        What::Check(place) => return check(place, out),
+        What::Get { place, table, key } => return get(place, table, key, out),
+        What::Delete { dir, table, key } => return delete(dir, table, key),
         What::Stat(place) => stat(place, out),
-        What::Dump { place, table } => {
-            dump::write(&open(place)?, table.as_deref(), out)?;
-            Ok(End::Fine)
+        What::Dump { place, table } => dump::write(&open(place)?, table.as_deref(), out),
+        What::Load { dir, file } => load(dir, file.as_deref()),
+        What::Backup { place, dest, since } => {
+            backup::backup(&open(place)?, dest, since.as_deref(), out)
         }
-        What::Load { dir, file } => {
-            let store = Options::new().open(dir)?;
-            match file {
-                Some(path) => {
-                    let file = std::fs::File::open(path)
-                        .with_context(|| format!("cannot open {}", path.display()))?;
-                    dump::read(&store, &mut io::BufReader::new(file))?;
-                }
-                None => dump::read(&store, &mut io::stdin().lock())?,
-            }
-            store.close()?;
-            Ok(End::Fine)
-        }
-        What::Get { place, table, key } => {
-            let (store, key) = (open(place)?, text::word(key)?);
-            let read = store.read();
-            let found = read
-                .table(table)?
-                .map(|table| table.get(&key))
-                .transpose()?;
-            let Some(value) = found.flatten() else {
-                return Ok(End::Bad);
-            };
-            out.write_all(value)?;
-            Ok(End::Fine)
+        What::Apply { backup, increments } => backup::apply(backup, increments, out),
+        What::Restore {
+            backup,
+            dir,
+            increments,
+        } => backup::restore(backup, dir, increments, out),
+        What::Compact { dir, pages } => {
+            let store = Options::new().create(false).open(dir)?;
+            backup::compact(&store, *pages, out)?;
+            store.close().map_err(Into::into)
         }
         What::Put {
             dir,
             table,
             key,
             value,
-        } => {
-            let (key, value) = (text::word(key)?, text::word(value)?);
-            let store = Options::new().open(dir)?;
-            let mut write = store.write()?;
-            write.table(table)?.put(&key, &value)?;
-            write.commit()?;
-            store.close()?;
-            Ok(End::Fine)
+        } => put(dir, table, key, value),
+    };
+    done.map(|()| End::Fine)
+}
+
+fn load(dir: &Path, file: Option<&Path>) -> Result<()> {
+    let store = Options::new().open(dir)?;
+    match file {
+        Some(path) => {
+            let file = File::open(path);
+            let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+            dump::read(&store, &mut io::BufReader::new(file))?;
         }
-        What::Delete { dir, table, key } => {
-            let key = text::word(key)?;
-            let store = Options::new().create(false).open(dir)?;
-            let mut write = store.write()?;
-            let existed = write.table(table)?.delete(&key)?;
-            write.commit()?;
-            store.close()?;
-            Ok(if existed { End::Fine } else { End::Bad })
-        }
+        None => dump::read(&store, &mut io::stdin().lock())?,
     }
+    Ok(store.close()?)
+}
+
+fn get(place: &Place, table: &str, key: &str, out: &mut impl Write) -> Result<End> {
+    let (store, key) = (open(place)?, text::word(key)?);
+    let read = store.read();
+    let found = read
+        .table(table)?
+        .map(|table| table.get(&key))
+        .transpose()?;
+    let Some(value) = found.flatten() else {
+        return Ok(End::Bad);
+    };
+    out.write_all(value)?;
+    Ok(End::Fine)
+}
+
+fn put(dir: &Path, table: &str, key: &str, value: &str) -> Result<()> {
+    let (key, value) = (text::word(key)?, text::word(value)?);
+    let store = Options::new().open(dir)?;
+    let mut write = store.write()?;
+    write.table(table)?.put(&key, &value)?;
+    write.commit()?;
+    Ok(store.close()?)
+}
+
+fn delete(dir: &Path, table: &str, key: &str) -> Result<End> {
+    let key = text::word(key)?;
+    let store = Options::new().create(false).open(dir)?;
+    let mut write = store.write()?;
+    let existed = write.table(table)?.delete(&key)?;
+    write.commit()?;
+    store.close()?;
+    Ok(if existed { End::Fine } else { End::Bad })
 }
 
 /// Opens a store to look at it.
@@ -153,7 +186,7 @@ fn check(place: &Place, out: &mut impl Write) -> Result<End> {
     Ok(if problems == 0 { End::Fine } else { End::Bad })
 }
 
-fn stat(place: &Place, out: &mut impl Write) -> Result<End> {
+fn stat(place: &Place, out: &mut impl Write) -> Result<()> {
     let stat = open(place)?.stat()?;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -194,5 +227,5 @@ fn stat(place: &Place, out: &mut impl Write) -> Result<End> {
         "ring: {} of {} bytes to replay; {} readers of this process",
         stat.ring_used, stat.ring_bytes, stat.readers
     )?;
-    Ok(End::Fine)
+    Ok(())
 }
