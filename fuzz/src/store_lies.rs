@@ -5,8 +5,10 @@
 
 use brickyard_store::Durability;
 
+use crate::store_oracle::args::{Edge, Key, Span, View};
 use crate::store_oracle::machine::Machine;
-use crate::store_oracle::op::{Edge, Op, Outcome, Span, View};
+use crate::store_oracle::op::Op;
+use crate::store_oracle::outcome::Outcome;
 
 /// Which promise is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +53,36 @@ pub enum Lie {
     LossyCheckpoint,
     /// Opening a store again loses a table.
     LossyOpen,
+    /// What was written in place is not there.
+    LostReserve,
+    /// A load counts one too many.
+    GreedyLoad,
+    /// A cursor is on nothing at the end of its way.
+    LostCursor,
+    /// A pair that is new is said to be old, or the reverse.
+    SaysNewPair,
+    /// A pair that was there is said not to have been, or the reverse.
+    SaysNoPair,
+    /// One pair more than there were is said to be taken.
+    GreedyKey,
+    /// A range of pairs leaves its last one out.
+    ShortPairs,
+    /// The values of a key leave the last one out.
+    ShortValues,
+    /// An asynchronous commit is dropped.
+    LostAsync,
+    /// Compacting loses a table.
+    LossyCompact,
+    /// A backup lacks a table.
+    ShortBackup,
 }
 
 impl Lie {
     /// Every lie, with words of the oracle's report of it.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::SaysNew, "what put says"),
         (Self::LostPut, "and everything"),
-        (Self::GreedyInsert, "first, last and number"),
+        (Self::GreedyInsert, "and everything"),
         (Self::LostDelete, "and everything"),
         (Self::GreedyRange, "how many delete_range took"),
         (Self::BlindSwap, "what compare_and_swap says"),
@@ -75,6 +99,17 @@ impl Lie {
         (Self::CheckCries, "what check finds"),
         (Self::LossyCheckpoint, "and everything"),
         (Self::LossyOpen, "opened again"),
+        (Self::LostReserve, "and everything"),
+        (Self::GreedyLoad, "how many were loaded"),
+        (Self::LostCursor, "what a cursor met"),
+        (Self::SaysNewPair, "whether a pair is new"),
+        (Self::SaysNoPair, "whether a pair was there"),
+        (Self::GreedyKey, "how many pairs were taken"),
+        (Self::ShortPairs, "the pairs of a range"),
+        (Self::ShortValues, "the values of one key"),
+        (Self::LostAsync, "and everything"),
+        (Self::LossyCompact, "and everything"),
+        (Self::ShortBackup, "what a backup has"),
     ];
 }
 
@@ -130,7 +165,13 @@ impl Liar {
             Op::Abort if self.tells(Lie::AbortCommits) => {
                 machine.step(&Op::Commit(Durability::Durable))
             }
+            Op::Reserve { .. } if self.tells(Lie::LostReserve) => Outcome::Done,
+            Op::CommitAsync if self.tells(Lie::LostAsync) => machine.step(&Op::Abort),
             Op::Checkpoint if self.tells(Lie::LossyCheckpoint) => {
+                lose(machine);
+                machine.step(op)
+            }
+            Op::Compact(_) if self.tells(Lie::LossyCompact) => {
                 lose(machine);
                 machine.step(op)
             }
@@ -169,6 +210,14 @@ impl Liar {
             Op::Ends { .. } => Lie::WrongLen,
             Op::Tables(_) => Lie::ShortList,
             Op::Check => Lie::CheckCries,
+            Op::Load { .. } => Lie::GreedyLoad,
+            Op::Walk { .. } => Lie::LostCursor,
+            Op::AddPair { .. } => Lie::SaysNewPair,
+            Op::RemovePair { .. } => Lie::SaysNoPair,
+            Op::RemoveKey(_) => Lie::GreedyKey,
+            Op::Pairs { .. } => Lie::ShortPairs,
+            Op::Values { .. } => Lie::ShortValues,
+            Op::Backup { .. } => Lie::ShortBackup,
             _ => return outcome,
         };
         self.tampered(lie, outcome)
@@ -186,6 +235,10 @@ impl Liar {
             Outcome::Values(values) => values.reverse(),
             Outcome::Entries(entries) if lie == Lie::Disorder => entries.reverse(),
             Outcome::Entries(entries) => drop(entries.pop()),
+            Outcome::Steps(met) => drop(met.last_mut().and_then(Option::take)),
+            Outcome::Checked(_, state) if lie == Lie::ShortBackup => {
+                state.tables.pop_first();
+            }
             Outcome::Tables(tables) => drop(tables.pop()),
             Outcome::Ends { len, .. } => *len += 1,
             Outcome::Checked(problems, _) => problems.push("nothing is wrong".to_owned()),
@@ -195,7 +248,7 @@ impl Liar {
     }
 }
 
-fn is_there(machine: &mut Machine<'_>, table: u8, key: crate::store_oracle::op::Key) -> bool {
+fn is_there(machine: &mut Machine<'_>, table: u8, key: Key) -> bool {
     let view = View::Txn;
     machine.step(&Op::Get { view, table, key }) != Outcome::Value(None)
 }

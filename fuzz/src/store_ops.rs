@@ -7,17 +7,20 @@
 //! 3. An aborted transaction leaves nothing.
 //! 4. A store that is opened again, closed or not, has what was committed.
 //! 5. `check` finds nothing; reading backwards, singly, in batches and forwards is one.
-
-use std::path::{Path, PathBuf};
+//! 6. A backup has what was committed when it began, whole or as an increment to one of an
+//!    earlier life.
 
 use arbitrary::Unstructured;
 use brickyard_store::{Options, Store};
 use tempfile::TempDir;
 
 use crate::store_lies::{Liar, Lie};
-use crate::store_oracle::machine::{Machine, dump};
+use crate::store_oracle::backups::{Backups, folder};
+use crate::store_oracle::dump::dump;
+use crate::store_oracle::machine::Machine;
 use crate::store_oracle::model::Model;
-use crate::store_oracle::op::{End, Op, Outcome};
+use crate::store_oracle::op::{End, Op};
+use crate::store_oracle::outcome::Outcome;
 use crate::store_oracle::{Stop, brief, drive};
 
 /// Steps of one input; a longer one would be slow and teach nothing new.
@@ -65,24 +68,6 @@ enum Home {
     Folder(TempDir),
 }
 
-/// A new folder: in memory where there is such a file system, since no test here is about
-/// the disk.
-///
-/// # Errors
-///
-/// The folder cannot be made.
-pub fn folder() -> std::io::Result<TempDir> {
-    let shared = Path::new("/dev/shm");
-    let base = if shared.is_dir() {
-        PathBuf::from(shared)
-    } else {
-        std::env::temp_dir()
-    };
-    tempfile::Builder::new()
-        .prefix("brickyard-fuzz-")
-        .tempdir_in(base)
-}
-
 /// Runs the program that `data` encodes.
 ///
 /// # Panics
@@ -119,7 +104,7 @@ pub fn run_ops(setup: Setup, ops: &[Op], lie: Lie) -> Result<(), String> {
     };
     let ops: Vec<Op> = ops.iter().map(staying).collect();
     let (mut model, mut liar) = (Model::default(), Liar::new(lie));
-    let mut rest = ops.as_slice();
+    let (mut rest, mut backups) = (ops.as_slice(), Backups::default());
     loop {
         let store = setup.open(&home)?;
         let found = dump(&store).map_err(|failure| failure.text)?;
@@ -129,7 +114,7 @@ pub fn run_ops(setup: Setup, ops: &[Op], lie: Lie) -> Result<(), String> {
                 "what lasted is no state of the store that was opened again: {found}"
             ));
         }
-        let done = live(&store, rest, &mut model, &mut liar)?;
+        let done = live(&store, rest, &mut backups, &mut model, &mut liar)?;
         let (lived, left) = rest.split_at(done);
         rest = left;
         match lived.last() {
@@ -158,8 +143,15 @@ fn left_behind(home: &Home) -> std::io::Result<Home> {
 }
 
 /// One life of the store; how many operations were done.
-fn live(store: &Store, ops: &[Op], model: &mut Model, liar: &mut Liar) -> Result<usize, String> {
+fn live(
+    store: &Store,
+    ops: &[Op],
+    backups: &mut Backups,
+    model: &mut Model,
+    liar: &mut Liar,
+) -> Result<usize, String> {
     let mut machine = Machine::new(store);
+    machine.backups = core::mem::take(backups);
     let mut step = |machine: &mut Machine<'_>, op: &Op| -> Outcome { liar.step(machine, op) };
     let told = |stop| match stop {
         Stop::Failed(failure) => format!("nothing fails here: {}", failure.text),
@@ -173,5 +165,6 @@ fn live(store: &Store, ops: &[Op], model: &mut Model, liar: &mut Liar) -> Result
     if !matches!(ops.get(done.wrapping_sub(1)), Some(Op::Reopen(_))) {
         drive(model, &mut machine, &[Op::Check], &mut step).map_err(told)?;
     }
+    *backups = machine.backups;
     Ok(done)
 }

@@ -5,7 +5,8 @@ use brickyard_store::Durability;
 use proptest::prelude::*;
 
 use crate::store_ops::Setup;
-use crate::store_oracle::op::{Edge, End, Key, Op, Span, TABLES, Turns, Value, View};
+use crate::store_oracle::args::{Edge, Key, PACKED, PAIRS, Span, Turns, Value, View};
+use crate::store_oracle::op::{End, Op};
 
 /// A store and a list of up to `max_steps` operations.
 pub fn program(max_steps: usize) -> impl Strategy<Value = (Setup, Vec<Op>)> {
@@ -17,7 +18,7 @@ pub fn program(max_steps: usize) -> impl Strategy<Value = (Setup, Vec<Op>)> {
 }
 
 fn table() -> impl Strategy<Value = u8> {
-    0..TABLES
+    prop_oneof![8 => 0..3_u8, 2 => 3..PACKED, 1 => Just(PACKED)]
 }
 
 fn key() -> impl Strategy<Value = Key> {
@@ -56,10 +57,12 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         16 => (table(), key(), value())
             .prop_map(|(table, key, value)| Op::Put { table, key, value }),
-        7 => change(),
+        12 => change(),
+        9 => pairs(),
+        2 => prop_oneof![Just(Op::CommitAsync), Just(Op::Await)],
         8 => (table(), key()).prop_map(|(table, key)| Op::Delete { table, key }),
         12 => look(),
-        1 => table().prop_map(Op::DropTable),
+        1 => prop_oneof![table(), Just(PAIRS)].prop_map(Op::DropTable),
         3 => Just(Op::Savepoint),
         2 => (0..8_u8).prop_map(Op::RollBack),
         1 => (0..8_u8).prop_map(Op::Release),
@@ -70,6 +73,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Abort),
         2 => Just(Op::Checkpoint),
         1 => Just(Op::Check),
+        1 => any::<u8>().prop_map(Op::Compact),
+        1 => (any::<bool>(), key(), value())
+            .prop_map(|(since, key, value)| Op::Backup { since, key, value }),
         1 => prop_oneof![Just(End::Close), Just(End::Drop), Just(End::Die)].prop_map(Op::Reopen),
     ]
 }
@@ -82,6 +88,29 @@ fn change() -> impl Strategy<Value = Op> {
             |(table, key, right, new)| Op::Swap { table, key, right, new }
         ),
         2 => (table(), span()).prop_map(|(table, span)| Op::DeleteRange { table, span }),
+        2 => (table(), key(), value())
+            .prop_map(|(table, key, value)| Op::Reserve { table, key, value }),
+        1 => (table(), key(), 0..40_u8, any::<bool>()).prop_map(
+            |(table, first, count, sorted)| Op::Load { table, first, count, sorted }
+        ),
+        3 => (table(), key(), 0..1_u32 << 24, value()).prop_map(
+            |(table, key, steps, value)| Op::Walk { table, key, steps, value }
+        ),
+    ]
+}
+
+/// Of few different pairs, so that some are there.
+fn pairs() -> impl Strategy<Value = Op> {
+    let key = || (0..23_usize).prop_map(|number| Key::choose_few(&mut |_| number));
+    let value = || (0..12_usize).prop_map(|number| Value::choose_few(&mut |_| number));
+    prop_oneof![
+        6 => (key(), value()).prop_map(|(key, value)| Op::AddPair { key, value }),
+        2 => (key(), value()).prop_map(|(key, value)| Op::RemovePair { key, value }),
+        1 => key().prop_map(Op::RemoveKey),
+        1 => (view(), span(), turns())
+            .prop_map(|(view, span, turns)| Op::Pairs { view, span, turns }),
+        1 => (view(), key(), turns())
+            .prop_map(|(view, key, turns)| Op::Values { view, key, turns }),
     ]
 }
 

@@ -326,6 +326,7 @@ impl Store {
     /// Copies what was committed so far into the folder `to`, which must not be there or be
     /// empty, and whose parent must be there. The copy is a store: [`Store::open`] opens it.
     /// Others read and write meanwhile; pages that the copy needs are kept until its end.
+    /// What is copied is made durable first, by a checkpoint.
     ///
     /// Pages keep their places, with holes where the store has free pages, so that the copy
     /// takes the room of what is in it, and increments ([`Store::backup_since`]) can be
@@ -346,8 +347,9 @@ impl Store {
     }
 
     /// Writes what a backup in the state `since` lacks as a stream, which
-    /// [`Store::apply_increment`] applies to it. Nodes that are older than `since` are not
-    /// looked at, nor what is below them; a large value comes along if its leaf changed.
+    /// [`Store::apply_increment`] applies to it. A checkpoint comes first. Nodes that are
+    /// older than `since` are not looked at, nor what is below them; a large value comes along
+    /// if its leaf changed.
     ///
     /// # Errors
     ///

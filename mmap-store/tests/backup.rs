@@ -298,3 +298,36 @@ fn a_backup_that_is_half_up_to_date_is_no_store() {
     Store::apply_increment(&to, &stream[..], |_| {}).expect("room");
     assert_eq!(dump_of(&to), dump(&store.read()));
 }
+
+/// What the ring holds is done anew after a death, and then lies in other pages than before;
+/// what a backup has must not.
+#[test]
+fn an_increment_fits_a_backup_of_before_the_writer_died() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let first = dir.path().join("store");
+    let store = filled(&first);
+    store.checkpoint().expect("room");
+    // Pages that these readers hold are not used now, and will be after the death.
+    let mut readers = Vec::new();
+    for round in 50..56 {
+        write(&store, round, 60);
+        readers.push(store.read());
+    }
+    drop(readers);
+    let to = dir.path().join("backup");
+    let mark = store.backup(&to, |_| {}).expect("room").mark;
+    write(&store, 60, 30);
+    let next = dir.path().join("next");
+    fs::create_dir(&next).expect("room");
+    for name in ["tree", "ring"] {
+        fs::copy(first.join(name), next.join(name)).expect("room");
+    }
+    let store = options().open(&next).expect("a sound store");
+    write(&store, 61, 30);
+    let mut stream = Vec::new();
+    store
+        .backup_since(mark, &mut stream, |_| {})
+        .expect("memory");
+    Store::apply_increment(&to, &stream[..], |_| {}).expect("it fits");
+    assert_eq!(dump_of(&to), dump(&store.read()));
+}

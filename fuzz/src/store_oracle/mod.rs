@@ -10,22 +10,29 @@
 //! the model of a disk is; that crate calls itself `brickyard_store` there. So the crash
 //! simulation and the fuzz targets have one oracle and not two of one kind.
 
+pub mod args;
+pub mod backups;
+pub mod dump;
 pub mod forge;
 pub mod machine;
 pub mod model;
 pub mod op;
+pub mod outcome;
 pub mod probe;
 pub mod random;
+pub mod reach;
+pub mod walk;
 
 use machine::Machine;
 use model::Model;
-use op::{Op, Outcome};
+use op::Op;
+use outcome::Outcome;
 
 /// Why a program did not go on.
 #[derive(Clone, Debug)]
 pub enum Stop {
     /// The store could not do an operation, and said so.
-    Failed(op::Failure),
+    Failed(outcome::Failure),
     /// The store did what it promises not to.
     Broken(String),
 }
@@ -42,7 +49,7 @@ pub fn drive(
     ops: &[Op],
     step: &mut dyn FnMut(&mut Machine<'_>, &Op) -> Outcome,
 ) -> Result<usize, Stop> {
-    for (done, op) in ops.iter().enumerate() {
+    for (done, op) in ops.iter().map(Op::possible).enumerate() {
         // These wait for the writer, which is this thread itself.
         if op.needs_no_writer() && model.is_open() {
             one(
@@ -52,7 +59,10 @@ pub fn drive(
                 step,
             )?;
         }
-        one(model, machine, op, step)?;
+        if op.looks_from_outside() && model.is_awaited() {
+            one(model, machine, &Op::Await, step)?;
+        }
+        one(model, machine, &op, step)?;
         if matches!(op, Op::Reopen(_)) {
             return Ok(done + 1);
         }

@@ -1,17 +1,26 @@
 //! A store as a list of maps: simpler than what it is compared with.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use brickyard_store::Durability;
+use brickyard_store::{Durability, MAX_KEY_BYTES};
 
-use super::op::{Edge, End, Failure, Op, Outcome, Pair, Span, Turns, View, many_keys, table_name};
+use super::args::{PAIRS, Turns, View, many_keys, table_name};
+use super::op::{End, Op};
+use super::outcome::{Failure, Outcome, Pair};
+use super::walk::walk;
 
 /// The entries of a table.
 pub type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The tables that have entries, by number.
-pub type State = BTreeMap<u8, Arc<Table>>;
+/// What a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The tables that have entries, by number.
+    pub tables: BTreeMap<u8, Arc<Table>>,
+    /// The multi-map.
+    pub pairs: Arc<BTreeSet<Pair>>,
+}
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -20,6 +29,8 @@ pub struct Model {
     pub states: Vec<State>,
     /// Index of the last state that was acknowledged as durable.
     pub durable: usize,
+    /// Index of the last state that was asked for, and not waited for yet.
+    asked_for: Option<usize>,
     /// What the open transaction sees.
     open: Option<State>,
     /// What it saw at its savepoints.
@@ -37,7 +48,7 @@ pub struct Mark {
 
 impl Default for Model {
     fn default() -> Self {
-        Self::from(State::new())
+        Self::from(State::default())
     }
 }
 
@@ -46,6 +57,7 @@ impl From<State> for Model {
         Self {
             states: vec![state],
             durable: 0,
+            asked_for: None,
             open: None,
             saved: Vec::new(),
             kept: Vec::new(),
@@ -68,6 +80,12 @@ impl Model {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Whether a commit was asked for and not waited for yet.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.asked_for.is_some()
     }
 
     /// What kept snapshots see, in the order of their age.
@@ -114,7 +132,11 @@ impl Model {
     }
 
     fn table_mut(&mut self, table: u8) -> &mut Table {
-        Arc::make_mut(self.open().entry(table).or_default())
+        Arc::make_mut(self.open().tables.entry(table).or_default())
+    }
+
+    fn pairs_mut(&mut self) -> &mut BTreeSet<Pair> {
+        Arc::make_mut(&mut self.open().pairs)
     }
 
     fn view(&mut self, view: View) -> &State {
@@ -128,7 +150,7 @@ impl Model {
     }
 
     fn look(&mut self, view: View, table: u8) -> Arc<Table> {
-        let found = self.view(view).get(&table).map(Arc::clone);
+        let found = self.view(view).tables.get(&table).map(Arc::clone);
         found.unwrap_or_default()
     }
 
@@ -188,9 +210,50 @@ impl Model {
                 self.end_txn();
                 Outcome::Done
             }
-            Op::DropTable(table) => {
-                self.open().remove(&table);
+            Op::DropTable(PAIRS) => {
+                self.pairs_mut().clear();
                 Outcome::Done
+            }
+            Op::DropTable(table) => {
+                self.open().tables.remove(&table);
+                Outcome::Done
+            }
+            Op::Reserve { table, key, value } => {
+                self.table_mut(table).insert(key.bytes(), value.bytes());
+                Outcome::Done
+            }
+            Op::Load {
+                table,
+                first,
+                count,
+                sorted,
+            } => Outcome::Count(load(self.table_mut(table), many_keys(first, count), sorted)),
+            Op::Walk {
+                table,
+                key,
+                steps,
+                value,
+            } => {
+                let table = self.table_mut(table);
+                Outcome::Steps(walk(table, key, steps, &value.bytes()))
+            }
+            Op::AddPair { .. } | Op::RemovePair { .. } | Op::RemoveKey(_) => self.step_pairs(op),
+            Op::CommitAsync => {
+                self.commit(Durability::Visible);
+                self.asked_for = Some(self.states.len() - 1);
+                Outcome::Done
+            }
+            Op::Await => {
+                let asked_for = self.asked_for.take();
+                self.durable = self.durable.max(asked_for.unwrap_or(0));
+                Outcome::Done
+            }
+            Op::Backup { key, value, .. } => {
+                let then = self.now().clone();
+                self.durable = self.states.len() - 1;
+                self.table_mut(0).insert(key.bytes(), value.bytes());
+                self.commit(Durability::Visible);
+                Outcome::Checked(Vec::new(), then)
             }
             Op::Savepoint | Op::RollBack(_) | Op::Release(_) => self.step_saved(op),
             Op::Reopen(End::Die) => Outcome::Done,
@@ -200,6 +263,28 @@ impl Model {
             }
             Op::Check => Outcome::Checked(Vec::new(), self.now().clone()),
             _ => self.step_look(op),
+        }
+    }
+
+    fn step_pairs(&mut self, op: &Op) -> Outcome {
+        let pairs = self.pairs_mut();
+        match *op {
+            Op::AddPair { key, value } => {
+                let (key, value) = (key.bytes(), value.short());
+                if is_too_long(&key, &value) {
+                    return Outcome::TooLong;
+                }
+                Outcome::Is(pairs.insert((key, value)))
+            }
+            Op::RemovePair { key, value } => {
+                Outcome::Is(pairs.remove(&(key.bytes(), value.short())))
+            }
+            Op::RemoveKey(key) => {
+                let before = pairs.len();
+                pairs.retain(|(other, _)| *other != key.bytes());
+                Outcome::Count((before - pairs.len()) as u64)
+            }
+            _ => Outcome::Done,
         }
     }
 
@@ -221,10 +306,6 @@ impl Model {
     }
 
     fn step_look(&mut self, op: &Op) -> Outcome {
-        let all = Span {
-            from: Edge::Open,
-            to: Edge::Open,
-        };
         match *op {
             Op::Get { view, table, key } => {
                 Outcome::Value(self.look(view, table).get(&key.bytes()).cloned())
@@ -235,7 +316,7 @@ impl Model {
                 first,
                 count,
             } => {
-                let table = self.look(view.outside(), table);
+                let table = self.look(view, table);
                 let keys = many_keys(first, count);
                 Outcome::Values(keys.iter().map(|key| table.get(key).cloned()).collect())
             }
@@ -245,8 +326,9 @@ impl Model {
                 span,
                 turns,
             } => {
-                let table = self.look(view.outside(), table);
-                Outcome::Entries(entries(&table, turns, |key| span.holds(key)))
+                let table = self.look(view, table);
+                let inside = table.iter().filter(|(key, _)| span.holds(key));
+                Outcome::Entries(taken(inside.map(of_own), turns))
             }
             Op::Prefix {
                 view,
@@ -255,27 +337,39 @@ impl Model {
                 keep,
                 turns,
             } => {
-                let table = self.look(view.outside(), table);
+                let table = self.look(view, table);
                 let (key, keep) = (key.bytes(), usize::from(keep));
                 let prefix = key.get(..keep).unwrap_or(&key);
-                Outcome::Entries(entries(&table, turns, |key| key.starts_with(prefix)))
+                let inside = table.iter().filter(|(key, _)| key.starts_with(prefix));
+                Outcome::Entries(taken(inside.map(of_own), turns))
+            }
+            Op::Pairs { view, span, turns } => {
+                let pairs = Arc::clone(&self.view(view).pairs);
+                let inside = pairs.iter().filter(|(key, _)| span.holds(key));
+                Outcome::Entries(taken(inside.cloned(), turns))
+            }
+            Op::Values { view, key, turns } => {
+                let pairs = Arc::clone(&self.view(view).pairs);
+                let inside = pairs.iter().filter(|(other, _)| *other == key.bytes());
+                Outcome::Entries(taken(inside.cloned(), turns))
             }
             Op::Ends { view, table } => {
-                let table = self.look(view.outside(), table);
-                let mut found = entries(&table, Turns(0), |key| all.holds(key));
-                let len = found.len() as u64;
-                let first = found.first().cloned();
+                let table = self.look(view, table);
                 Outcome::Ends {
-                    first,
-                    last: found.pop(),
-                    len,
+                    first: table.first_key_value().map(of_own),
+                    last: table.last_key_value().map(of_own),
+                    len: table.len() as u64,
                 }
             }
             Op::Tables(view) => {
-                let state = self.view(view.outside()).iter();
-                let filled = state.filter(|(_, table)| !table.is_empty());
-                let named =
-                    filled.map(|(&table, entries)| (table_name(table), entries.len() as u64));
+                let State { tables, pairs } = self.view(view);
+                let tables = tables
+                    .iter()
+                    .map(|(&table, entries)| (table, entries.len()));
+                let filled = tables
+                    .chain([(PAIRS, pairs.len())])
+                    .filter(|&(_, len)| len > 0);
+                let named = filled.map(|(table, len)| (table_name(table), len as u64));
                 Outcome::Tables(named.collect())
             }
             _ => Outcome::Done,
@@ -285,7 +379,7 @@ impl Model {
     fn commit(&mut self, durability: Durability) -> Outcome {
         let mut state = self.open().clone();
         self.end_txn();
-        state.retain(|_, table| !table.is_empty());
+        state.tables.retain(|_, table| !table.is_empty());
         self.states.push(state);
         if durability == Durability::Durable {
             self.durable = self.states.len() - 1;
@@ -294,23 +388,34 @@ impl Model {
     }
 }
 
-impl View {
-    /// Ranges and batches are read through snapshots only.
-    #[must_use]
-    pub fn outside(self) -> Self {
-        match self {
-            Self::Txn => Self::Fresh,
-            other => other,
+/// Puts keys under themselves; how many were taken.
+fn load(table: &mut Table, mut keys: Vec<Vec<u8>>, sorted: bool) -> u64 {
+    keys.sort();
+    keys.dedup();
+    let mut taken = 0;
+    for key in keys {
+        if sorted && table.keys().next_back().is_some_and(|last| *last >= key) {
+            continue;
         }
+        taken += 1;
+        table.insert(key.clone(), key);
     }
+    taken
 }
 
-/// The entries that `holds` lets through, in the order in which `turns` takes them.
-fn entries(table: &Table, turns: Turns, holds: impl Fn(&[u8]) -> bool) -> Vec<Pair> {
-    let inside = table.iter().filter(|(key, _)| holds(key));
-    let mut left: VecDeque<Pair> = inside
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
+/// Whether a multi-map refuses a pair: a zero takes two bytes, and two lie between.
+fn is_too_long(key: &[u8], value: &[u8]) -> bool {
+    let zeros = key.iter().filter(|&&byte| byte == 0).count();
+    key.len() + zeros + 2 + value.len() > MAX_KEY_BYTES
+}
+
+fn of_own((key, value): (&Vec<u8>, &Vec<u8>)) -> Pair {
+    (key.clone(), value.clone())
+}
+
+/// The entries in the order in which `turns` takes them.
+fn taken(entries: impl Iterator<Item = Pair>, turns: Turns) -> Vec<Pair> {
+    let mut left: VecDeque<Pair> = entries.collect();
     let mut out = Vec::with_capacity(left.len());
     for step in 0.. {
         let next = if turns.is_back(step) {

@@ -1,199 +1,9 @@
-//! What a test does to a store, and what comes of it.
-//!
-//! Keys, values and bounds are small numbers that stand for bytes: few different keys, so
-//! that operations meet, and of all kinds. What is picked ("the third snapshot") is resolved
-//! against what there is, so every sequence of operations is a legal program.
+//! What a test does to a store. What is picked ("the third snapshot") is resolved against
+//! what there is, so every sequence of operations is a legal program.
 
-use brickyard_store::{
-    BeginError, CommitError, Durability, ReadError, TableError, TableOptions, WriteError,
-};
+use brickyard_store::Durability;
 
-/// Tables that programs use.
-pub const TABLES: u8 = 4;
-
-/// The name of a table.
-#[must_use]
-pub fn table_name(table: u8) -> String {
-    format!("table {}", table % TABLES)
-}
-
-/// The options of a table: none, but for the last one's.
-pub fn table_options(table: u8) -> TableOptions {
-    if table % TABLES + 1 < TABLES {
-        return TableOptions::new();
-    }
-    TableOptions::new()
-        .alignment(64)
-        .key_type("oracle key")
-        .value_type("oracle value 1")
-}
-
-/// A key, by number; small numbers are plain ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(pub u16);
-
-impl Key {
-    /// One of the keys.
-    pub fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        Self(small(choose(480)))
-    }
-
-    /// The key itself: numbers, addresses with a long common prefix, prefixes of one another,
-    /// and some as long as keys may be.
-    #[must_use]
-    pub fn bytes(self) -> Vec<u8> {
-        let number = usize::from(self.0 / 8) % 60;
-        match self.0 % 8 {
-            0..4 => format!("{number:04}").into_bytes(),
-            4..6 => format!("https://example.org/item/{number}").into_bytes(),
-            6 => vec![[0, 1, 0x80, 255][number % 4]; number % 7],
-            _ if number.is_multiple_of(3) => {
-                vec![[0, 1, 255][number / 3 % 3]; 1900 + number * 148 / 59]
-            }
-            _ => format!("https://example.org/{number}/").into_bytes(),
-        }
-    }
-}
-
-/// A value, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Value(pub u16);
-
-impl Value {
-    /// One of the values.
-    pub fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        Self(small(choose(1 << 16)))
-    }
-
-    /// The value itself: mostly short, some about as long as fits into a leaf, some longer.
-    #[must_use]
-    pub fn bytes(self) -> Vec<u8> {
-        let number = usize::from(self.0 / 20);
-        let len = match self.0 % 20 {
-            0..18 => number % 200,
-            18 => 1400 + number % 300,
-            _ => number * 3 % 9000,
-        };
-        let mark = self.0.to_le_bytes();
-        let fill = mark.iter().copied().cycle();
-        fill.take(len).collect()
-    }
-}
-
-/// One end of a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edge {
-    /// No bound.
-    Open,
-    /// The key, too.
-    At(Key),
-    /// Not the key itself.
-    Past(Key),
-}
-
-impl Edge {
-    fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        match choose(4) {
-            0 => Self::Open,
-            1 => Self::Past(Key::choose(choose)),
-            _ => Self::At(Key::choose(choose)),
-        }
-    }
-
-    /// As a bound with bytes of its own.
-    #[must_use]
-    pub fn bound(self) -> core::ops::Bound<Vec<u8>> {
-        match self {
-            Self::Open => core::ops::Bound::Unbounded,
-            Self::At(key) => core::ops::Bound::Included(key.bytes()),
-            Self::Past(key) => core::ops::Bound::Excluded(key.bytes()),
-        }
-    }
-}
-
-/// What lies between two edges, perhaps the wrong way round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The lower one.
-    pub from: Edge,
-    /// The upper one.
-    pub to: Edge,
-}
-
-impl Span {
-    fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        Self {
-            from: Edge::choose(choose),
-            to: Edge::choose(choose),
-        }
-    }
-
-    /// Mostly a narrow one, so that tables do not stay empty.
-    fn choose_narrow(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        if choose(6) == 0 {
-            return Self::choose(choose);
-        }
-        let first = Key::choose(choose);
-        let last = Key(first.0 + 8 * small(choose(6)));
-        Self {
-            from: Edge::At(first),
-            to: Edge::At(last),
-        }
-    }
-
-    /// Whether a key lies in it.
-    #[must_use]
-    pub fn holds(&self, key: &[u8]) -> bool {
-        let after = match self.from {
-            Edge::Open => true,
-            Edge::At(from) => key >= from.bytes().as_slice(),
-            Edge::Past(from) => key > from.bytes().as_slice(),
-        };
-        let before = match self.to {
-            Edge::Open => true,
-            Edge::At(to) => key <= to.bytes().as_slice(),
-            Edge::Past(to) => key < to.bytes().as_slice(),
-        };
-        after && before
-    }
-}
-
-/// From which end a range is read at each step: bit by bit, over and over; 0 from the front.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turns(pub u8);
-
-impl Turns {
-    fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        Self([0, 255, tiny(choose(256))][choose(3)])
-    }
-
-    /// Whether step number `step` is at the back.
-    #[must_use]
-    pub fn is_back(self, step: usize) -> bool {
-        self.0 & (1 << (step % 8)) != 0
-    }
-}
-
-/// Through whose eyes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
-    /// The write transaction's; one begins if there is none.
-    Txn,
-    /// A new snapshot's.
-    Fresh,
-    /// A kept snapshot's, if there is one, else a new one's.
-    Kept(u8),
-}
-
-impl View {
-    fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        match choose(3) {
-            0 => Self::Txn,
-            1 => Self::Fresh,
-            _ => Self::Kept(tiny(choose(8))),
-        }
-    }
-}
+use super::args::{Key, PACKED, PAIRS, Span, Turns, Value, View, choose_table, tiny};
 
 /// One step of a program. What changes something begins a transaction if there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,6 +102,71 @@ pub enum Op {
         /// The table.
         table: u8,
     },
+    /// `reserve`, filled with a value.
+    Reserve {
+        /// The table.
+        table: u8,
+        /// The key.
+        key: Key,
+        /// The value.
+        value: Value,
+    },
+    /// `appender`, of every fourth key from one on, in order; or `bulk_load` of the same.
+    Load {
+        /// The table.
+        table: u8,
+        /// The first key.
+        first: Key,
+        /// How many keys.
+        count: u8,
+        /// Whether they are sorted, and keys that are not above the last are refused.
+        sorted: bool,
+    },
+    /// A cursor in the transaction, and its steps from the first key that is not below one.
+    Walk {
+        /// The table.
+        table: u8,
+        /// Where it starts.
+        key: Key,
+        /// Three bits a step; see [`Step`](super::walk::Step).
+        steps: u32,
+        /// What is put.
+        value: Value,
+    },
+    /// `insert` into the multi-map.
+    AddPair {
+        /// The key.
+        key: Key,
+        /// One of its values.
+        value: Value,
+    },
+    /// `remove` from the multi-map.
+    RemovePair {
+        /// The key.
+        key: Key,
+        /// One of its values.
+        value: Value,
+    },
+    /// `remove_all` from the multi-map.
+    RemoveKey(Key),
+    /// `range` of the multi-map.
+    Pairs {
+        /// Who looks.
+        view: View,
+        /// Which keys.
+        span: Span,
+        /// From which end.
+        turns: Turns,
+    },
+    /// `get` of the multi-map.
+    Values {
+        /// Who looks.
+        view: View,
+        /// The key.
+        key: Key,
+        /// From which end.
+        turns: Turns,
+    },
     /// `delete_table`.
     DropTable(u8),
     /// `savepoint`.
@@ -308,10 +183,26 @@ pub enum Op {
     Forget(u8),
     /// Ends the transaction.
     Commit(Durability),
+    /// `commit_async`, not waited for.
+    CommitAsync,
+    /// Waits for all of those; done before anybody looks from outside, who sees them from then
+    /// on.
+    Await,
     /// Undoes the transaction.
     Abort,
     /// `checkpoint`.
     Checkpoint,
+    /// `compact`, of so many pages.
+    Compact(u8),
+    /// A backup, and a transaction that puts something into the first table meanwhile.
+    Backup {
+        /// By an increment to the last one, if there is one.
+        since: bool,
+        /// The key that is put.
+        key: Key,
+        /// Its value.
+        value: Value,
+    },
     /// `check`, and a comparison of everything.
     Check,
     /// Ends the store's life, and opens it again.
@@ -338,8 +229,8 @@ impl End {
 impl Op {
     /// The next operation, by choices below the numbers that are asked for. Zeros give puts.
     pub fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        let kind = choose(72);
-        let table = tiny(choose(usize::from(TABLES)));
+        let kind = choose(96);
+        let table = choose_table(choose);
         match kind {
             // Mostly puts: 0 to 15, and what is left.
             16..18 => Self::Insert {
@@ -362,24 +253,83 @@ impl Op {
                 span: Span::choose_narrow(choose),
             },
             29..41 => Self::choose_look(kind, table, choose),
-            41..43 => Self::Keep,
-            43 => Self::Forget(tiny(choose(8))),
-            44..52 => Self::Commit(Durability::Durable),
-            52..57 => Self::Commit(Durability::Visible),
-            57..59 => Self::Abort,
-            59..61 => Self::Checkpoint,
-            61 => Self::Check,
-            62 if choose(6) == 0 => Self::DropTable(table),
-            63..66 => Self::Savepoint,
-            66..68 => Self::RollBack(tiny(choose(8))),
-            68 => Self::Release(tiny(choose(8))),
-            69 => Self::Tables(View::choose(choose)),
-            70 => Self::Reopen(End::choose(choose)),
+            41..65 => Self::choose_event(kind, table, choose),
+            65..74 => Self::choose_many(kind, table, choose),
+            74..83 => Self::choose_pair(kind, choose),
             _ => Self::Put {
                 table,
                 key: Key::choose(choose),
                 value: Value::choose(choose),
             },
+        }
+    }
+
+    fn choose_event(kind: usize, table: u8, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        match kind {
+            41 => Self::Keep,
+            42 => Self::Forget(tiny(choose(8))),
+            43..50 => Self::Commit(Durability::Durable),
+            50..54 => Self::Commit(Durability::Visible),
+            54 => [Self::CommitAsync, Self::Await][choose(2)].clone(),
+            55 => Self::Abort,
+            56..58 => Self::Checkpoint,
+            58 => match choose(4) {
+                0 => Self::Check,
+                1 => Self::Reopen(End::choose(choose)),
+                2 => Self::Compact(tiny(choose(256))),
+                _ => Self::Backup {
+                    since: choose(2) == 1,
+                    key: Key::choose(choose),
+                    value: Value::choose(choose),
+                },
+            },
+            59 if choose(6) == 0 => Self::DropTable([table, PAIRS][choose(2)]),
+            59..62 => Self::Savepoint,
+            62 => Self::RollBack(tiny(choose(8))),
+            63 => Self::Release(tiny(choose(8))),
+            _ => Self::Tables(View::choose(choose)),
+        }
+    }
+
+    fn choose_many(kind: usize, table: u8, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let key = Key::choose(choose);
+        match kind {
+            65..68 => Self::Reserve {
+                table,
+                key,
+                value: Value::choose(choose),
+            },
+            68..70 => Self::Load {
+                table,
+                first: key,
+                count: tiny(choose(40)),
+                sorted: choose(2) == 0,
+            },
+            _ => Self::Walk {
+                table,
+                key,
+                steps: u32::try_from(choose(1 << 24)).unwrap_or(0),
+                value: Value::choose(choose),
+            },
+        }
+    }
+
+    fn choose_pair(kind: usize, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let (key, value) = (Key::choose_few(choose), Value::choose_few(choose));
+        match kind {
+            78..80 => Self::RemovePair { key, value },
+            80 => Self::RemoveKey(key),
+            81 => Self::Pairs {
+                view: View::choose(choose),
+                span: Span::choose(choose),
+                turns: Turns::choose(choose),
+            },
+            82 => Self::Values {
+                view: View::choose(choose),
+                key,
+                turns: Turns::choose(choose),
+            },
+            _ => Self::AddPair { key, value },
         }
     }
 
@@ -417,7 +367,53 @@ impl Op {
     /// Whether the store does it only while no write transaction is open.
     #[must_use]
     pub fn needs_no_writer(&self) -> bool {
-        matches!(self, Self::Checkpoint | Self::Check | Self::Reopen(_))
+        matches!(
+            self,
+            Self::Checkpoint
+                | Self::Compact(_)
+                | Self::Backup { .. }
+                | Self::Check
+                | Self::Reopen(_)
+        )
+    }
+
+    /// Whether it may show which transactions are published.
+    #[must_use]
+    pub fn looks_from_outside(&self) -> bool {
+        match self {
+            Self::Reopen(_) => false,
+            Self::Keep => true,
+            _ => self.needs_no_writer() || self.view().is_some_and(|view| view != View::Txn),
+        }
+    }
+
+    /// This, or what is done instead: compressed tables have fewer operations, and batches and
+    /// the list of tables are read through snapshots only.
+    #[must_use]
+    pub fn possible(&self) -> Self {
+        let mut op = self.clone();
+        if let Self::Swap { table, .. }
+        | Self::GetMany { table, .. }
+        | Self::Prefix { table, .. }
+        | Self::Ends { table, .. }
+        | Self::Reserve { table, .. }
+        | Self::Load { table, .. }
+        | Self::Walk { table, .. } = &mut op
+            && *table == PACKED
+        {
+            *table = 0;
+        }
+        if let Self::GetMany { view, .. }
+        | Self::Tables(view)
+        | Self::Range {
+            view,
+            table: PACKED,
+            ..
+        } = &mut op
+        {
+            *view = view.outside();
+        }
+        op
     }
 
     /// What the store promises about it.
@@ -433,6 +429,14 @@ impl Op {
             Self::GetMany { .. } => "the values of many keys",
             Self::Range { .. } => "the entries of a range",
             Self::Prefix { .. } => "the entries of a prefix",
+            Self::Load { .. } => "how many were loaded",
+            Self::Walk { .. } => "what a cursor met",
+            Self::AddPair { .. } => "whether a pair is new",
+            Self::RemovePair { .. } => "whether a pair was there",
+            Self::RemoveKey(_) => "how many pairs were taken",
+            Self::Pairs { .. } => "the pairs of a range",
+            Self::Values { .. } => "the values of one key",
+            Self::Backup { .. } => "what a backup has, and its check finds",
             Self::Tables(_) => "the list of tables",
             Self::Ends { .. } => "first, last and number",
             Self::Check => "what check finds, and everything",
@@ -441,6 +445,27 @@ impl Op {
         match self.view() {
             Some(View::Kept(_)) => format!("{what}, in a kept snapshot"),
             _ => what.to_owned(),
+        }
+    }
+
+    /// The table that it is about, if it is about one and not about pairs.
+    #[must_use]
+    pub fn table(&self) -> Option<u8> {
+        match self {
+            Self::Put { table, .. }
+            | Self::Insert { table, .. }
+            | Self::Swap { table, .. }
+            | Self::Delete { table, .. }
+            | Self::DeleteRange { table, .. }
+            | Self::Get { table, .. }
+            | Self::GetMany { table, .. }
+            | Self::Range { table, .. }
+            | Self::Prefix { table, .. }
+            | Self::Ends { table, .. }
+            | Self::Reserve { table, .. }
+            | Self::Load { table, .. }
+            | Self::Walk { table, .. } => Some(*table),
+            _ => None,
         }
     }
 
@@ -453,120 +478,10 @@ impl Op {
             | Self::Range { view, .. }
             | Self::Prefix { view, .. }
             | Self::Ends { view, .. }
+            | Self::Pairs { view, .. }
+            | Self::Values { view, .. }
             | Self::Tables(view) => Some(*view),
             _ => None,
         }
     }
-}
-
-/// The keys of [`Op::GetMany`]; of a run of keys some are there.
-#[must_use]
-pub fn many_keys(first: Key, count: u8) -> Vec<Vec<u8>> {
-    let numbers = (0..u16::from(count)).map(|step| first.0.wrapping_add(step * 4));
-    numbers.map(|number| Key(number).bytes()).collect()
-}
-
-/// A key and a value of their own.
-pub type Pair = (Vec<u8>, Vec<u8>);
-
-/// What came of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done.
-    Done,
-    /// Yes or no.
-    Is(bool),
-    /// How many.
-    Count(u64),
-    /// A value.
-    Value(Option<Vec<u8>>),
-    /// Several.
-    Values(Vec<Option<Vec<u8>>>),
-    /// Names and numbers of entries.
-    Tables(Vec<(String, u64)>),
-    /// Entries, in the order they were read.
-    Entries(Vec<Pair>),
-    /// The ends of a table.
-    Ends {
-        /// The first entry.
-        first: Option<Pair>,
-        /// The last one.
-        last: Option<Pair>,
-        /// How many there are.
-        len: u64,
-    },
-    /// What `check` found, and all entries.
-    Checked(Vec<String>, super::model::State),
-    /// The store could not.
-    Failed(Failure),
-}
-
-/// A failure that the store reported.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What it said.
-    pub text: String,
-    /// Whether a commit that failed may have happened.
-    pub is_unknown: bool,
-}
-
-impl Failure {
-    /// A failure after which nothing happened.
-    #[must_use]
-    pub fn nothing(error: &dyn core::fmt::Display) -> Self {
-        Self {
-            text: error.to_string(),
-            is_unknown: false,
-        }
-    }
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        Self::nothing(&error)
-    }
-}
-
-impl From<WriteError> for Failure {
-    fn from(error: WriteError) -> Self {
-        Self::nothing(&error)
-    }
-}
-
-impl From<TableError> for Failure {
-    fn from(error: TableError) -> Self {
-        Self::nothing(&error)
-    }
-}
-
-impl From<BeginError> for Failure {
-    fn from(error: BeginError) -> Self {
-        Self::nothing(&error)
-    }
-}
-
-impl From<CommitError> for Failure {
-    fn from(error: CommitError) -> Self {
-        let nothing = matches!(
-            error,
-            CommitError::Aborted { .. }
-                | CommitError::Full { .. }
-                | CommitError::Broken
-                | CommitError::Read(_)
-        );
-        Self {
-            text: error.to_string(),
-            is_unknown: !nothing,
-        }
-    }
-}
-
-/// A choice as it is stored; those of keys and values are below 2¹⁶.
-fn small(choice: usize) -> u16 {
-    u16::try_from(choice).unwrap_or(u16::MAX)
-}
-
-/// The others are below 256.
-fn tiny(choice: usize) -> u8 {
-    u8::try_from(choice).unwrap_or(u8::MAX)
 }

@@ -1,6 +1,7 @@
 //! Operations from a seed.
 
-use super::op::{Key, Op};
+use super::args::Key;
+use super::op::Op;
 
 /// Small numbers from a seed (xorshift64*, Vigna 2016).
 #[derive(Debug)]
@@ -19,6 +20,11 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap_or(0) % n
+    }
+
+    /// A byte.
+    pub fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap_or(0)
     }
 
     /// The bytes of a key.

@@ -35,7 +35,19 @@ pub(super) struct Still<'s> {
 
 impl Shared {
     /// Holds everything that was committed so far. Writers wait for a barrier at most.
+    ///
+    /// A checkpoint has the state, too: what recovery does anew lies in other pages than
+    /// before, and increments name the pages of a backup.
     pub(super) fn still(&self) -> Result<Still<'_>, CommitError> {
+        let (still, is_in_tree) = self.hold()?;
+        if !is_in_tree {
+            self.checkpoint()?;
+        }
+        Ok(still)
+    }
+
+    /// The same without a checkpoint, and whether the last one has it.
+    fn hold(&self) -> Result<(Still<'_>, bool), CommitError> {
         let mut head = self.head.lock();
         // A checkpoint on its way has a map that the space does not know of yet.
         drop(self.checkpointing.lock());
@@ -54,7 +66,8 @@ impl Shared {
             map[page as usize / 8] &= !(1 << (page % 8));
         }
         map.truncate(bytes(used));
-        Ok(Still {
+        let last = self.done.lock().unwrap_or(head.durable);
+        let still = Still {
             _read: read,
             state: State {
                 txn: head.version.txn,
@@ -65,7 +78,8 @@ impl Shared {
                 pages: u32::try_from(map.len() / PAGE_BYTES).unwrap_or(u32::MAX),
             },
             map,
-        })
+        };
+        Ok((still, last.txn == head.version.txn))
     }
 }
 
