@@ -362,14 +362,16 @@ impl Cache {
     /// Owner: after a push that was refused: whether the slots are still ours. If so they
     /// are out of the cache again. Whoever empties the cache reads the tail once, and one
     /// store has moved it past all of them: all are ours, or none.
-    pub(crate) fn settle_push(&self, held: &mut CacheState, refused: Refused) -> bool {
+    #[cold]
+    pub(crate) fn settle_push(&self, refused: Refused) -> bool {
+        let mut held = self.lock();
         let Refused(index) = refused;
         let ours = index >= held.drained_to;
         if ours {
             // Relaxed: takes an entry away, which nobody else looks at without the lock.
             self.tail.store(index, Ordering::Relaxed);
         }
-        self.normalise(held);
+        self.normalise(&mut held);
         ours
     }
 

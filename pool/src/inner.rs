@@ -22,8 +22,6 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-#[cfg(feature = "std")]
-use crate::cache::Refused;
 use crate::cache::{Cache, Taken};
 use crate::chunk::{MOST_OBJECTS, Object};
 use crate::holders::Holders;
@@ -33,7 +31,7 @@ use crate::wait::Grant;
 pub(crate) use crate::wait::wake_all;
 
 #[cfg(feature = "std")]
-use crate::thread::{self, Key, PlaceOf};
+use crate::thread::{self, Key};
 
 pub(crate) type Slot = NonNull<Object>;
 
@@ -100,7 +98,7 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     #[inline(always)]
     pub(crate) fn take_hot(&self) -> Option<Slot> {
         #[cfg(feature = "std")]
-        return thread::with_hot(self.key.at(NonNull::from(self).cast()), Cache::pop);
+        return thread::with_hot(NonNull::from(self).cast(), || self.key.own(), Cache::pop);
         #[cfg(not(feature = "std"))]
         None
     }
@@ -109,10 +107,14 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     #[inline]
     pub(crate) fn take_hot_many(&self, count: usize, take: impl FnOnce(Taken<'_>)) {
         #[cfg(feature = "std")]
-        let _ = thread::with_hot(self.key.at(NonNull::from(self).cast()), |cache| {
-            cache.pop_many(count, take);
-            Some(())
-        });
+        let _ = thread::with_hot(
+            NonNull::from(self).cast(),
+            || self.key.own(),
+            |cache| {
+                cache.pop_many(count, take);
+                Some(())
+            },
+        );
         #[cfg(not(feature = "std"))]
         let _ = (count, take);
     }
@@ -293,17 +295,18 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     pub(crate) unsafe fn push(inner: NonNull<Self>, slot: Slot, borrowed: bool) {
         #[cfg(feature = "std")]
         {
-            // SAFETY: live: the slot is still ours. The place is a copy, for after the push
-            // nothing of the pool may be touched.
-            let place = unsafe { inner.as_ref() }.key.at(inner.cast());
-            match thread::with_hot(place, |cache| Some(cache.push(slot))) {
-                Some(Ok(())) => {}
-                // SAFETY: by contract; whether the slot is still ours is found out there.
-                Some(Err(refused)) => unsafe {
-                    Self::put_slow(inner, slot, place, Some(refused), borrowed);
-                },
-                // SAFETY: as above.
-                None => unsafe { Self::put_slow(inner, slot, place, None, borrowed) },
+            // SAFETY: called before the push, so the slot is still ours and the pool live.
+            let own = || unsafe { inner.as_ref() }.key.own();
+            // Once the slot is pushed, whoever freezes the cache may have it, and the pool may
+            // be gone with it. Only the cache, which is the thread's, may be touched to find
+            // out whether it is still ours.
+            let gone = thread::with_hot(inner.cast(), own, |cache| {
+                let pushed = cache.push(slot);
+                Some(pushed.map_or_else(|refused| !cache.settle_push(refused), |()| true))
+            });
+            if gone != Some(true) {
+                // SAFETY: the slot is ours; the rest by contract.
+                unsafe { Self::put_slow(inner, slot, borrowed) };
             }
         }
         #[cfg(not(feature = "std"))]
@@ -319,47 +322,32 @@ impl<T, R: Recycle<T>> Inner<T, R> {
     pub(crate) fn push_hot_many(&self, slots: &[Slot]) -> bool {
         #[cfg(feature = "std")]
         {
-            let place = self.key.at(NonNull::from(self).cast());
-            let refused = match thread::with_hot(place, |cache| Some(cache.push_many(slots))) {
-                Some(Ok(done)) => return done,
-                Some(Err(refused)) => refused,
-                None => return false,
-            };
-            // Whoever froze the cache has taken all of them, or none.
-            thread::with_hot(place, |cache| {
-                Some(!cache.settle_push(&mut cache.lock(), refused))
-            })
-            .unwrap_or(true)
+            thread::with_hot(
+                NonNull::from(self).cast(),
+                || self.key.own(),
+                |cache| {
+                    Some(match cache.push_many(slots) {
+                        Ok(done) => done,
+                        // Whoever froze the cache has taken all of them, or none.
+                        Err(refused) => !cache.settle_push(refused),
+                    })
+                },
+            )
+            .unwrap_or(false)
         }
         #[cfg(not(feature = "std"))]
         slots.is_empty()
     }
 
-    /// The push on the fast path failed.
+    /// Gives a slot back that found no place in the thread's cache.
     ///
     /// # Safety
     ///
-    /// As [`Inner::put`]; `refused` is what the push said.
+    /// As [`Inner::put`].
     #[cfg(feature = "std")]
     #[cold]
     #[inline(never)]
-    unsafe fn put_slow(
-        inner: NonNull<Self>,
-        slot: Slot,
-        place: PlaceOf,
-        refused: Option<Refused>,
-        borrowed: bool,
-    ) {
-        if let Some(refused) = refused {
-            // Whoever froze the cache may have the slot, and the pool may be gone with it:
-            // only the cache, which is the thread's, may be touched to find out.
-            let ours = thread::with_hot(place, |cache| {
-                Some(cache.settle_push(&mut cache.lock(), refused))
-            });
-            if ours != Some(true) {
-                return;
-            }
-        }
+    unsafe fn put_slow(inner: NonNull<Self>, slot: Slot, borrowed: bool) {
         // SAFETY: the slot is ours, so the pool is live.
         let this = unsafe { inner.as_ref() };
         let cache = this.cache();

@@ -104,7 +104,7 @@ impl World {
     fn put(&self, cache: &Cache, slot: Slot) -> bool {
         self.objects.use_one(slot);
         if let Err(refused) = cache.push(slot)
-            && cache.settle_push(&mut cache.lock(), refused)
+            && cache.settle_push(refused)
         {
             let mut wake = Vec::new();
             let put = self
@@ -296,7 +296,7 @@ fn drain_against_push() {
         world.objects.use_one(mine);
         let kept = match cache.push(mine) {
             Ok(()) => false,
-            Err(refused) => cache.settle_push(&mut cache.lock(), refused),
+            Err(refused) => cache.settle_push(refused),
         };
         if kept {
             world.objects.use_one(mine);
@@ -345,7 +345,7 @@ fn drain_against_push_many() {
         mine.iter().for_each(|&slot| world.objects.use_one(slot));
         let kept = match cache.push_many(&mine) {
             Ok(pushed) => !pushed,
-            Err(refused) => cache.settle_push(&mut cache.lock(), refused),
+            Err(refused) => cache.settle_push(refused),
         };
         if kept {
             mine.iter().for_each(|&slot| world.objects.use_one(slot));
