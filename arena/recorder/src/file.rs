@@ -1,0 +1,226 @@
+//! The file: opened once, written chunk by chunk, given up at the first error.
+
+use core::ffi::{CStr, c_char, c_int};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use brickyard_recording::{HEADER_BYTES, header, process_of};
+
+/// Lowest number for the descriptor: above those that programs and shells hand out by
+/// hand, below the usual limit of 1024 open files.
+const LOWEST_FD: c_int = 512;
+
+/// Most bytes of a path, the zero at its end included.
+const PATH_BYTES: usize = 1024;
+
+// Relaxed everywhere but in the lock: written by `open`, before the session is on.
+static FD: AtomicI32 = AtomicI32::new(-1);
+static DEVICE: AtomicU64 = AtomicU64::new(0);
+static INODE: AtomicU64 = AtomicU64::new(0);
+
+/// Held while a chunk is written, so that chunks stay whole.
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+/// Opens the file that `template` names and writes its header. `false` when this process is
+/// not to be recorded, or cannot: the reason is on stderr then.
+pub(crate) fn open(template: &[u8]) -> bool {
+    let mut path = [0; PATH_BYTES];
+    let Some(own) = expand(template, &mut path) else {
+        complain(c"brickyard: BRICKYARD_RECORD: the path is too long\n");
+        return false;
+    };
+    let Ok(path) = CStr::from_bytes_until_nul(&path) else {
+        return false;
+    };
+    let found = if own {
+        open_with(path, libc::O_CREAT | libc::O_TRUNC)
+    } else {
+        match open_with(path, libc::O_CREAT | libc::O_EXCL) {
+            Err(libc::EEXIST) => match taken_over(path) {
+                Some(fd) => Ok(fd),
+                None => return false,
+            },
+            result => result,
+        }
+    };
+    let Ok(fd) = found else {
+        complain(c"brickyard: BRICKYARD_RECORD: the file cannot be opened\n");
+        return false;
+    };
+    let fd = moved_up(fd);
+    let Some((device, inode)) = identity(fd) else {
+        return false;
+    };
+    FD.store(fd, Ordering::Relaxed);
+    DEVICE.store(device, Ordering::Relaxed);
+    INODE.store(inode, Ordering::Relaxed);
+    write(&header(process()))
+}
+
+/// Writes one piece. `false`, with the reason on stderr, when nothing more can be
+/// written.
+pub(crate) fn write(piece: &[u8]) -> bool {
+    // Acquire: one writer after the other; pairs with the Release below.
+    while WRITING.swap(true, Ordering::Acquire) {
+        yield_now();
+    }
+    let fd = FD.load(Ordering::Relaxed);
+    let ours = (
+        DEVICE.load(Ordering::Relaxed),
+        INODE.load(Ordering::Relaxed),
+    );
+    // A program that closes descriptors it did not open may have opened another file under
+    // the number.
+    let result = if identity(fd) == Some(ours) {
+        write_all(fd, piece)
+    } else {
+        Err(c"brickyard: the recording ends here: the program closed its file\n")
+    };
+    // Release: see the Acquire above.
+    WRITING.store(false, Ordering::Release);
+    if let Err(complaint) = result {
+        complain(complaint);
+    }
+    result.is_ok()
+}
+
+/// Lets another thread run.
+pub(crate) fn yield_now() {
+    // SAFETY: the call takes nothing and touches no memory.
+    unsafe { libc::sched_yield() };
+}
+
+/// The number of this process.
+pub(crate) fn process() -> u32 {
+    // SAFETY: getpid takes nothing and cannot fail.
+    u32::try_from(unsafe { libc::getpid() }).unwrap_or(0)
+}
+
+/// Writes the path into `path`, the process in place of `%p`; tells whether there was
+/// one. `None` when it is too long.
+fn expand(template: &[u8], path: &mut [u8; PATH_BYTES]) -> Option<bool> {
+    // The last byte stays zero.
+    let mut room = path.iter_mut().take(PATH_BYTES - 1);
+    let mut rest = template;
+    let mut own = false;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let after_mark = (byte == b'%').then(|| after.strip_prefix(b"p")).flatten();
+        let Some(after_mark) = after_mark else {
+            *room.next()? = byte;
+            continue;
+        };
+        rest = after_mark;
+        own = true;
+        let process = process();
+        let mut power = 1_000_000_000;
+        while power > 0 {
+            let digits = process / power;
+            if digits > 0 || power == 1 {
+                *room.next()? = b'0' + u8::try_from(digits % 10).unwrap_or(0);
+            }
+            power /= 10;
+        }
+    }
+    Some(own)
+}
+
+/// Opens the file; the error is `errno`.
+fn open_with(path: &CStr, flags: c_int) -> Result<c_int, c_int> {
+    let flags = libc::O_RDWR | libc::O_APPEND | libc::O_CLOEXEC | flags;
+    // SAFETY: the path is a C string; the mode is an integer, as O_CREAT needs.
+    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o644) };
+    if fd < 0 { Err(errno()) } else { Ok(fd) }
+}
+
+/// Opens and empties the file that this very process made before it called `exec`; `None`
+/// when another process made it.
+fn taken_over(path: &CStr) -> Option<c_int> {
+    let fd = open_with(path, 0).ok()?;
+    let mut found = [0; HEADER_BYTES];
+    // SAFETY: the buffer is valid for writing that many bytes.
+    let count = unsafe { libc::pread(fd, found.as_mut_ptr().cast(), found.len(), 0) };
+    let own = usize::try_from(count) == Ok(HEADER_BYTES) && process_of(&found) == Some(process());
+    // SAFETY: the call takes a descriptor and a number.
+    if own && unsafe { libc::ftruncate(fd, 0) } == 0 {
+        return Some(fd);
+    }
+    // SAFETY: opened above, and used no more.
+    unsafe { libc::close(fd) };
+    None
+}
+
+/// The descriptor under a number that programs leave alone, where that can be had.
+fn moved_up(fd: c_int) -> c_int {
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC takes a descriptor and an int and touches no memory
+    // of ours.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, LOWEST_FD) };
+    if copy < 0 {
+        return fd;
+    }
+    // SAFETY: the caller's descriptor, in whose place the copy is used from here on.
+    unsafe { libc::close(fd) };
+    copy
+}
+
+/// Which file the descriptor stands for.
+fn identity(fd: c_int) -> Option<(u64, u64)> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` is valid for writing one.
+    if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call has succeeded, so it has written the structure.
+    let stat = unsafe { stat.assume_init() };
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// Writes all bytes. By `syscall`, because `write` is a cancellation point: a thread could
+/// end there, inside of `malloc` and with locks held.
+fn write_all(fd: c_int, bytes: &[u8]) -> Result<(), &'static CStr> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // SAFETY: `rest` is an initialised buffer of the stated length.
+        let written = unsafe { libc::syscall(libc::SYS_write, fd, rest.as_ptr(), rest.len()) };
+        match usize::try_from(written) {
+            Ok(count) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
+            Err(_) if errno() == libc::EINTR => {}
+            _ => return Err(c"brickyard: the recording ends here: the file cannot be written\n"),
+        }
+    }
+    Ok(())
+}
+
+/// Says a line on stderr.
+fn complain(line: &CStr) {
+    // Nobody is left to be told of an error.
+    let _ = write_all(libc::STDERR_FILENO, line.to_bytes());
+}
+
+fn errno() -> c_int {
+    // SAFETY: the C library returns a pointer to the calling thread's errno, valid, aligned and
+    // initialised for the thread's whole life.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Runs `work`, which may change the calling thread's `errno`, and puts that back.
+pub(crate) fn keeping_errno<R>(work: impl FnOnce() -> R) -> R {
+    let saved = errno();
+    let result = work();
+    // SAFETY: as in `errno`; no other thread uses it.
+    unsafe { *libc::__errno_location() = saved };
+    result
+}
+
+/// The value of an environment variable; `None` also while the C library has no
+/// environment yet, which `begun` tells apart.
+pub(crate) fn variable<'a>(name: &CStr) -> Option<&'a [u8]> {
+    // SAFETY: the name is a C string. The session asks before the program has other threads.
+    let value: *const c_char = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so a C string of the environment; the session is done with it before
+    // the program goes on and could change it.
+    Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}

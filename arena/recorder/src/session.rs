@@ -1,0 +1,220 @@
+//! From the first call of the program to its end: on, off, and the numbers of events.
+//!
+//! | state | `note` |
+//! |---|---|
+//! | `UNBORN` | tries to begin: becomes `BEGINNING`, once the C library has the environment |
+//! | `BEGINNING` | does nothing: what beginning itself allocates is not of the program |
+//! | `ON` | gives the event a number and keeps it |
+//! | `OFF` | does nothing, for ever: nothing was asked for, the file is lost, a fork, the end |
+
+use core::ffi::{c_char, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use brickyard_recording::{Event, end};
+
+use crate::buffer::{self, Buffer};
+use crate::file;
+
+const UNBORN: u8 = 0;
+const BEGINNING: u8 = 1;
+const ON: u8 = 2;
+const OFF: u8 = 3;
+
+/// Keys below this are kept inside of the thread's descriptor: glibc allocates a table for
+/// those above, at their first use.
+const INLINE_KEYS: libc::pthread_key_t = 32;
+
+/// How often glibc runs the destructors of a thread while they leave values behind.
+const LAST_ENDING: u32 = 4;
+
+/// Its thread has ended but for what the C library itself frees.
+const GONE: *mut c_void = ptr::without_provenance_mut(1);
+
+static STATE: AtomicU8 = AtomicU8::new(UNBORN);
+
+/// The next event's number.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+/// Events that found no buffer.
+static LOST: AtomicU32 = AtomicU32::new(0);
+
+// Relaxed everywhere: plain numbers, written before `STATE` becomes `ON`.
+static KEY: AtomicU32 = AtomicU32::new(0);
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+unsafe extern "C" {
+    /// The C library's; null until it is set up.
+    static environ: *const *const c_char;
+}
+
+/// Run by the dynamic linker when the library is loaded.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;
+
+/// Run by the dynamic linker when the program exits.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static ON_EXIT: extern "C" fn() = finish;
+
+extern "C" fn on_load() {
+    begin();
+}
+
+/// Records an event, if events are recorded.
+///
+/// The caller takes care that the number, which is given here, comes after the C library has
+/// returned a block and before it is given one back.
+#[inline]
+pub(crate) fn note(event: Event) {
+    // Acquire: pairs with the Release in `begin`.
+    match STATE.load(Ordering::Acquire) {
+        ON => keep(event),
+        UNBORN if begin() => keep(event),
+        _ => {}
+    }
+}
+
+/// Gives the event a number and puts it into the thread's buffer.
+fn keep(event: Event) {
+    let buffer = own_buffer();
+    let locked = if buffer.is_null() {
+        None
+    } else {
+        buffer::lock(buffer)
+    };
+    let Some(mut locked) = locked else {
+        // Relaxed: a sum that is read at the end.
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    // Relaxed: numbers are given out one after the other, and where one event happens before
+    // another, by whatever the program or the C library does, so do these two steps. Under the
+    // lock, so that numbers grow within the buffer.
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    if !locked.push(number, event) {
+        STATE.store(OFF, Ordering::Relaxed);
+    }
+}
+
+/// The calling thread's buffer; null when there is no memory or the thread is gone.
+fn own_buffer() -> *mut Buffer {
+    let key = KEY.load(Ordering::Relaxed);
+    // SAFETY: the key was made before the state became `ON` and is never deleted.
+    let value = unsafe { libc::pthread_getspecific(key) };
+    if value == GONE {
+        return ptr::null_mut();
+    }
+    if !value.is_null() {
+        return value.cast();
+    }
+    file::keeping_errno(|| {
+        let buffer = buffer::acquire();
+        if !buffer.is_null() {
+            set_own(buffer.cast());
+        }
+        buffer
+    })
+}
+
+/// What [`own_buffer`] finds from here on.
+fn set_own(value: *mut c_void) {
+    // It cannot fail: it allocates nothing for a key this low.
+    // SAFETY: as in `own_buffer`.
+    unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed), value) };
+}
+
+/// Begins, if this process is to be recorded; whether it is.
+#[cold]
+fn begin() -> bool {
+    // SAFETY: the variable belongs to the C library, which sets it before it runs any code of the
+    // program; it is read as one word.
+    if unsafe { environ }.is_null() {
+        return false;
+    }
+    // Relaxed: there is one thread as yet, and on failure nothing is read.
+    if STATE
+        .compare_exchange(UNBORN, BEGINNING, Ordering::Relaxed, Ordering::Relaxed)
+        .is_err()
+    {
+        return false;
+    }
+    let on = file::keeping_errno(prepare);
+    // Release: publishes key, process and file to the Acquire in `note`.
+    STATE.store(if on { ON } else { OFF }, Ordering::Release);
+    on
+}
+
+/// Opens the file and registers for the ends of threads and for fork.
+fn prepare() -> bool {
+    let Some(path) = file::variable(c"BRICKYARD_RECORD").filter(|path| !path.is_empty()) else {
+        return false;
+    };
+    let mut key = 0;
+    // SAFETY: `key` is valid for writing, and the destructor is a function of this library, which
+    // is never unloaded.
+    let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) };
+    if failed != 0 || key >= INLINE_KEYS {
+        return false;
+    }
+    KEY.store(key, Ordering::Relaxed);
+    PROCESS.store(file::process(), Ordering::Relaxed);
+    // SAFETY: the handler is a function of this library, which is never unloaded.
+    let failed = unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    failed == 0 && file::open(path)
+}
+
+/// Run in the child after a fork: the buffers are the parent's.
+extern "C" fn forked() {
+    STATE.store(OFF, Ordering::Relaxed);
+}
+
+/// The destructor of the key: run when a thread ends, and again as long as it leaves a value,
+/// so that the frees of other destructors come before.
+extern "C" fn thread_ends(value: *mut c_void) {
+    if value == GONE {
+        return;
+    }
+    let buffer: *mut Buffer = value.cast();
+    let Some(mut locked) = buffer::lock(buffer) else {
+        return;
+    };
+    if locked.count_ending() < LAST_ENDING {
+        set_own(value);
+        return;
+    }
+    let written = STATE.load(Ordering::Relaxed) != ON || locked.flush();
+    drop(locked);
+    if !written {
+        STATE.store(OFF, Ordering::Relaxed);
+    }
+    set_own(GONE);
+    buffer::release(buffer);
+}
+
+/// Writes what all threads have, and the end. Also run before `_exit`.
+pub(crate) extern "C" fn finish() {
+    static FINISHING: AtomicBool = AtomicBool::new(false);
+    // A child of `vfork` shares this memory, and must leave it alone.
+    let stranger = file::process() != PROCESS.load(Ordering::Relaxed);
+    if STATE.load(Ordering::Acquire) != ON || stranger {
+        return;
+    }
+    // Relaxed: only one of several threads that exit at once goes on.
+    if FINISHING.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    STATE.store(OFF, Ordering::Relaxed);
+    let mut whole = true;
+    for buffer in buffer::all() {
+        match buffer::lock_patiently(buffer) {
+            Some(mut locked) => whole &= locked.flush(),
+            None => whole = false,
+        }
+    }
+    if whole {
+        let numbers = NUMBERS.load(Ordering::Relaxed);
+        file::write(&end(numbers, LOST.load(Ordering::Relaxed)));
+    }
+}
