@@ -174,6 +174,14 @@ impl Launcher {
     }
 }
 
+/// What a child runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Under<'a> {
+    pub(crate) allocator: &'a str,
+    /// A library that takes the place of the system's malloc.
+    pub(crate) preload: Option<&'a Path>,
+}
+
 /// Runs this program with the arguments under the allocator, in a new process, and
 /// returns what that reports.
 ///
@@ -185,22 +193,43 @@ pub(crate) fn report_of<T: DeserializeOwned>(
     arguments: &[&OsStr],
     allocator: &str,
 ) -> Result<T> {
+    let under = Under {
+        allocator,
+        preload: None,
+    };
+    report_under(program, arguments, under, PATIENCE)
+}
+
+/// The same with a library preloaded, if there is one, and a patience of its own.
+///
+/// # Errors
+///
+/// As [`report_of`], and when the library cannot be preloaded.
+pub(crate) fn report_under<T: DeserializeOwned>(
+    program: &Path,
+    arguments: &[&OsStr],
+    under: Under<'_>,
+    patience: Duration,
+) -> Result<T> {
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env(switch::VARIABLE, allocator)
+        .env(switch::VARIABLE, under.allocator)
         // Else "system" would be whatever is preloaded.
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Some(library) = under.preload {
+        command.env("LD_PRELOAD", library);
+    }
     let mut child = command.spawn().context("cannot start a child")?;
-    // Both outputs are a few hundred bytes and fit the pipes, so waiting
+    // Both outputs are a few thousand bytes and fit the pipes, so waiting
     // first cannot block the child.
-    let Some(status) = child.wait_timeout(PATIENCE)? else {
+    let Some(status) = child.wait_timeout(patience)? else {
         child.kill()?;
         child.wait()?;
-        bail!("no answer after {} s", PATIENCE.as_secs());
+        bail!("no answer after {} s", patience.as_secs());
     };
     let (mut report, mut complaint) = (String::new(), String::new());
     child
@@ -214,6 +243,21 @@ pub(crate) fn report_of<T: DeserializeOwned>(
         .context("no standard error")?
         .read_to_string(&mut complaint)?;
     ensure!(status.success(), "{status}: {}", complaint.trim());
+    ensure_preloaded(&complaint)?;
     serde_json::from_str(&report)
         .with_context(|| format!("the child's report is not understood: {report}"))
+}
+
+/// An error when the loader says that it goes on without a library. It only warns, and the
+/// system malloc would be measured in the library's place.
+///
+/// # Errors
+///
+/// With the loader's line.
+pub(crate) fn ensure_preloaded(complaint: &str) -> Result<()> {
+    let refused = |line: &&str| line.contains("cannot be preloaded");
+    match complaint.lines().find(refused) {
+        Some(line) => bail!("{line}"),
+        None => Ok(()),
+    }
 }

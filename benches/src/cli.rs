@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::child::ChildArgs;
 use crate::pool::PoolChildArgs;
+use crate::record::RecordArgs;
+use crate::replay::{ReplayArgs, ReplayChildArgs};
 use crate::spawn::SpawnArgs;
 use crate::store::StoreChildArgs;
 use crate::store_tool::StoreArgs;
@@ -28,11 +30,18 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Run a command alternately under the system malloc and a preloaded library
     Run(RunArgs),
+    /// Run a command and write what it allocates into a file
+    Record(RecordArgs),
+    /// Replay a recording under each allocator: its time, its memory, a timeline
+    Replay(ReplayArgs),
     /// Look into the files of a store: check, stat, dump, load, get, put, delete
     Store(StoreArgs),
     /// One measurement
     #[command(hide = true)]
     Child(ChildArgs),
+    /// One replay
+    #[command(hide = true)]
+    ReplayChild(ReplayChildArgs),
     /// One measurement of an object pool
     #[command(hide = true)]
     PoolChild(PoolChildArgs),

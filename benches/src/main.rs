@@ -6,7 +6,8 @@
 //! One measurement is one process ([`child`]) whose global allocator is chosen
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
 //! [`run`] does the like for foreign commands, or shows their heap ([`heap_profile`]), [`pool`] and [`store`] for the pools and the
-//! stores of the library. The modules named with
+//! stores of the library. [`record`] writes what a foreign command allocates into a file, [`replay`]
+//! measures that file under each allocator. The modules named with
 //! `expect(unsafe_code)` below are the only ones with unsafe code.
 
 #![deny(unsafe_code)]
@@ -22,6 +23,8 @@ mod measure;
 mod peers;
 mod pool;
 mod progress;
+mod record;
+mod replay;
 mod report;
 mod results;
 mod run;
@@ -50,8 +53,11 @@ fn main() -> ExitCode {
         None => compared(&cli.compare),
         Some(Command::Compare(args)) => compared(args),
         Some(Command::Run(args)) => run::main(args),
+        Some(Command::Record(args)) => record::main(args),
+        Some(Command::Replay(args)) => replay::main(args),
         Some(Command::Store(args)) => return store_tool::main(args),
         Some(Command::Child(args)) => child::main(args),
+        Some(Command::ReplayChild(args)) => replay::child(args),
         Some(Command::PoolChild(args)) => pool::child(args),
         Some(Command::StoreChild(args)) => store::child(args),
         Some(Command::Spawn(args)) => spawn::main(args),

@@ -145,7 +145,7 @@ pub(crate) fn machine() -> Value {
 }
 
 /// The compiler and the allocators' packages.
-fn versions() -> Value {
+pub(crate) fn versions() -> Value {
     #[cfg_attr(
         not(feature = "peers"),
         expect(unused_mut, reason = "the peers add themselves")

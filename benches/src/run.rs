@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::child::ensure_preloaded;
 use crate::cli::RunArgs;
 use crate::heap_profile;
 use crate::progress;
@@ -36,7 +37,7 @@ struct Ran {
 /// When the library or the command cannot be used, or the two sides end
 /// differently.
 pub(crate) fn main(args: &RunArgs) -> Result<()> {
-    let library = library(args.preload.as_deref())?;
+    let library = library(args.preload.as_deref(), LIBRARY, "brickyard-preload")?;
     if args.profile.is_some() || args.collapsed.is_some() {
         return heap_profile::main(args, &library);
     }
@@ -100,18 +101,23 @@ fn name(args: &RunArgs) -> String {
     name.chars().take(14).collect()
 }
 
-/// The library to preload, as an absolute path: the command may run anywhere.
-fn library(given: Option<&Path>) -> Result<PathBuf> {
+/// A library to preload, as an absolute path, for the command may run anywhere: the one
+/// given, or `name` beside this program, where building `package` puts it.
+///
+/// # Errors
+///
+/// When there is no such file.
+pub(crate) fn library(given: Option<&Path>, name: &str, package: &str) -> Result<PathBuf> {
     let path = match given {
         Some(path) => path.to_path_buf(),
         None => std::env::current_exe()
             .context("no path of this program")?
-            .with_file_name(LIBRARY),
+            .with_file_name(name),
     };
     let hint = if given.is_none() {
-        " (build it with: cargo build --release -p brickyard-preload)"
+        format!(" (build it with: cargo build --release -p {package})")
     } else {
-        ""
+        String::new()
     };
     path.canonicalize()
         .with_context(|| format!("no library at {}{hint}", path.display()))
@@ -144,15 +150,7 @@ fn run_once(args: &RunArgs, preload: Option<&Path>, scratch: &Path) -> Result<Ra
         complaint.trim().trim_start_matches("error: ")
     );
     let spawned = serde_json::from_slice(&output.stdout).context("the report is damaged")?;
-    // The loader only warns when it cannot use the library, and goes on with
-    // the system malloc.
-    let warned = String::from_utf8_lossy(&fs::read(&stderr)?).into_owned();
-    let refusal = warned
-        .lines()
-        .find(|line| line.contains("cannot be preloaded"));
-    if let Some(line) = refusal {
-        bail!("{line}");
-    }
+    ensure_preloaded(&String::from_utf8_lossy(&fs::read(&stderr)?))?;
     Ok(Ran {
         spawned,
         stdout: fs::read(&stdout)?,
@@ -214,7 +212,8 @@ mod tests {
 
     #[test]
     fn missing_library_is_an_error_with_its_path() {
-        let error = library(Some(Path::new("/nonexistent/lib.so"))).expect_err("not there");
+        let error =
+            library(Some(Path::new("/nonexistent/lib.so")), LIBRARY, "").expect_err("not there");
         assert!(format!("{error:#}").contains("/nonexistent/lib.so"));
     }
 }

@@ -5,10 +5,11 @@
 //! program that ends by `_exit` or a signal leaves nothing. Most programs are this test
 //! executable once more, with the library preloaded.
 
+use core::hint::black_box;
 use std::collections::HashMap;
 use std::env;
 use std::fs;
-use std::hint::black_box;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{OnceLock, mpsc};
@@ -143,7 +144,9 @@ fn left(events: &[(u32, Event)]) -> HashMap<Block, u64> {
 
 /// The odd sizes of what is alive, sorted.
 fn odd_left(events: &[(u32, Event)]) -> Vec<usize> {
-    let sizes = left(events).into_values().map(|size| size as usize);
+    let sizes = left(events)
+        .into_values()
+        .filter_map(|size| usize::try_from(size).ok());
     let mut odd: Vec<usize> = sizes.filter(|size| ODD_SIZES.contains(size)).collect();
     odd.sort_unstable();
     odd
@@ -179,7 +182,7 @@ fn a_program_with_threads_that_free_each_others_blocks() {
     drop(sender);
     for block in receiver {
         if block.capacity() % 2 == 0 {
-            std::mem::forget(block);
+            core::mem::forget(block);
         }
     }
     for maker in makers {
@@ -187,7 +190,7 @@ fn a_program_with_threads_that_free_each_others_blocks() {
     }
     let aligned = black_box(Box::new(Aligned([7; 4096])));
     assert_eq!(aligned.0[1], 7);
-    std::mem::forget(aligned);
+    core::mem::forget(aligned);
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn what_is_alive_at_the_end_is_what_the_program_left() {
 fn a_program_with_two_thousand_short_threads() {
     if is_subject() {
         for _ in 0..2000 {
-            let work = || std::mem::forget(black_box(vec![1_u8; ODD_SIZES.start]));
+            let work = || core::mem::forget(black_box(vec![1_u8; ODD_SIZES.start]));
             thread::spawn(work).join().expect("the thread ends");
         }
     }

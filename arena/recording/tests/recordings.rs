@@ -130,11 +130,12 @@ proptest! {
 
 /// A chunk of these bytes, whatever they are, with the checksum they need.
 fn forged(payload: &[u8], count: u32, first: u64) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("a short payload");
     let mut summed = Vec::new();
     summed.extend_from_slice(&3_u32.to_le_bytes());
     summed.extend_from_slice(&count.to_le_bytes());
     summed.extend_from_slice(&first.to_le_bytes());
-    summed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    summed.extend_from_slice(&len.to_le_bytes());
     summed.extend_from_slice(&[0; 4]);
     summed.extend_from_slice(payload);
     let mut file = header(1).to_vec();

@@ -1,0 +1,115 @@
+//! The timeline: what the program holds, and what each allocator keeps resident for it.
+//!
+//! SVG, because drawing letters into a PNG takes a font, which would be a library of the system
+//! or a megabyte here.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+use super::Side;
+use super::build::Facts;
+
+/// Width and height in pixels.
+const SIZE: (u32, u32) = (960, 540);
+
+/// Colours that are told apart in print and by most eyes (Okabe and Ito), in the order of the
+/// allocators.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(148, 103, 89),
+    RGBColor(90, 90, 90),
+];
+
+/// Draws the timeline into `path`.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub(super) fn draw(path: &Path, facts: &Facts, sides: &[Side]) -> Result<()> {
+    let epochs = facts.live_bytes.len();
+    let live: Vec<f64> = facts
+        .live_bytes
+        .iter()
+        .map(|bytes| mebibytes(*bytes as f64))
+        .collect();
+    let lines: Vec<(&str, Vec<f64>)> = sides
+        .iter()
+        .map(|side| {
+            let kib = side.timeline(epochs).into_iter();
+            (
+                side.name.as_str(),
+                kib.map(|kib| mebibytes(kib * 1024.0)).collect(),
+            )
+        })
+        .collect();
+    draw_lines(path, facts.calls as f64, &live, &lines)
+        .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
+}
+
+fn mebibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+/// Draws values that belong to points at even distances up to `calls`.
+fn draw_lines(
+    path: &Path,
+    calls: f64,
+    live: &[f64],
+    lines: &[(&str, Vec<f64>)],
+) -> Result<(), Box<dyn core::error::Error>> {
+    let (unit, scale) = if calls >= 1e6 {
+        ("million calls", 1e6)
+    } else {
+        ("thousand calls", 1e3)
+    };
+    let last = calls / scale;
+    let count = live.len().max(1) as f64;
+    let points = |values: &[f64]| -> Vec<(f64, f64)> {
+        let at = |(index, value): (usize, &f64)| ((index + 1) as f64 * last / count, *value);
+        values.iter().enumerate().map(at).collect()
+    };
+    let highest = lines
+        .iter()
+        .flat_map(|(_, values)| values)
+        .chain(live)
+        .copied()
+        .fold(0.0, f64::max);
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(16)
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..last.max(1e-9), 0.0..(highest * 1.05).max(1e-9))?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(BLACK.mix(0.08))
+        .x_desc(unit)
+        .y_desc("MiB")
+        .draw()?;
+    chart
+        .draw_series(AreaSeries::new(points(live), 0.0, BLACK.mix(0.15)))?
+        .label("live bytes")
+        .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], BLACK.mix(0.15).filled()));
+    for ((name, values), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        chart
+            .draw_series(LineSeries::new(points(values), colour.stroke_width(2)))?
+            .label(*name)
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
