@@ -40,8 +40,6 @@ pub(crate) struct Sample {
     /// Bytes in the slots at the end.
     pub(crate) left_bytes: u64,
     pub(crate) left_blocks: u64,
-    /// How many bytes more the process holds than before, if the allocator counts them.
-    pub(crate) counted_bytes: Option<u64>,
 }
 
 /// Runs a program and prints the [`Sample`].
@@ -64,7 +62,6 @@ pub(crate) fn main(args: &ReplayChildArgs) -> Result<()> {
     let mut rss_kib = Vec::with_capacity(if args.memory { epochs } else { 0 });
     let mut failure = None;
     let mut watch = Stopwatch::default();
-    let held_before = switch::live_bytes();
     let left = watch.measure(|| {
         replay.run(|| {
             if args.memory {
@@ -84,9 +81,6 @@ pub(crate) fn main(args: &ReplayChildArgs) -> Result<()> {
         rss_kib,
         left_bytes: left.bytes,
         left_blocks: left.blocks,
-        counted_bytes: switch::live_bytes()
-            .zip(held_before)
-            .map(|(after, before)| after.saturating_sub(before)),
     };
     serde_json::to_writer(std::io::stdout().lock(), &sample)?;
     Ok(())

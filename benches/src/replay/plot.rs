@@ -90,7 +90,8 @@ fn draw_lines(
         .build_cartesian_2d(0.0..last.max(1e-9), 0.0..(highest * 1.05).max(1e-9))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
+        .max_light_lines(1)
         .bold_line_style(BLACK.mix(0.08))
         .x_desc(unit)
         .y_desc("MiB")

@@ -129,8 +129,10 @@ pub(super) fn facts(facts: &Facts) -> String {
 /// How it was measured.
 pub(super) fn remark(args: &ReplayArgs) -> String {
     format!(
-        "{} rounds{}, {}; medians, ± half the range; memory: anonymous pages at {}",
+        "{} round{}{}, {}; medians, ± half the range\nmemory: anonymous pages, at the ends of up to \
+         256 epochs",
         args.rounds,
+        if args.rounds == 1 { "" } else { "s" },
         if args.serial {
             ", all calls in one thread"
         } else {
@@ -141,7 +143,6 @@ pub(super) fn remark(args: &ReplayArgs) -> String {
             Touch::Pages => "a byte of each page of a block written",
             Touch::All => "blocks written",
         },
-        "256 points at most",
     )
 }
 
