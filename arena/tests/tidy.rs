@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 const LINE_LIMIT: usize = 600;
 
 /// Folders with the project's own Rust files.
-const SOURCE_FOLDERS: [&str; 9] = [
+const SOURCE_FOLDERS: [&str; 11] = [
     "arena/src",
     "arena/tests",
     "arena/preload",
+    "arena/recorder",
+    "arena/recording",
     "benches",
     "fuzz",
     "mmap-store/src",

@@ -95,8 +95,8 @@ pub(super) fn facts(facts: &Facts) -> String {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let plural = if facts.threads == 1 { "" } else { "s" };
     let mut text = format!(
-        "{} calls in {} thread{plural}: {:.1} MiB allocated, {:.1} MiB live at most, {:.1} MiB in \
-         {} blocks left",
+        "{} calls in {} thread{plural} allocated {:.1} MiB\nlive: {:.1} MiB at most, {:.1} MiB in {} \
+         blocks at the end",
         facts.calls,
         facts.threads,
         mebibytes(facts.allocated_bytes),
