@@ -1,7 +1,7 @@
 //! `brickyard replay`: the calls of a recording under any allocator.
 //!
 //! [`calls`] puts the calls of all threads in their order, [`build`] makes a flat [`program`]
-//! of them. A process for each measurement ([`child`]) runs it on the [`machine`], in rounds and in
+//! of them. A process for each measurement ([`mod@child`]) runs it on the [`machine`], in rounds and in
 //! turns: once for the time, once with a look at the memory after each epoch. [`table`] and
 //! [`plot`] show what came out.
 
