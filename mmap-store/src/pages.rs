@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::backing::Backing;
+use crate::backing::{Backing, Map};
 use crate::error::{Flaw, ReadError, damaged};
 use crate::file_len::FileLen;
 use crate::format::node::Node;
@@ -32,6 +32,8 @@ const _: () = assert!(align_of::<Nothing>() == PAGE_BYTES);
 #[derive(Debug)]
 pub(crate) struct Pages {
     backing: Arc<dyn Backing>,
+    /// That of `backing`, without a call.
+    map: Arc<Map>,
     /// Pages of the file that may be touched.
     len: FileLen,
     /// One bit a page of address space.
@@ -49,8 +51,10 @@ impl Pages {
         // SAFETY: `AtomicU64` has the size, alignment (on 64-bit targets, which the
         // mapping needs) and validity of `u64`; the box was given up above.
         let verified = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
+        let map = Arc::clone(backing.map());
         let new = Self {
             backing,
+            map,
             len: FileLen::new(0),
             verified,
             #[cfg(test)]
@@ -83,15 +87,13 @@ impl Pages {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.backing.map().capacity()
+        self.map.capacity()
     }
 
     /// Asks for `lines` cache lines of the page that `child` names, from byte `offset` on.
     #[inline]
     pub(crate) fn prefetch(&self, child: Child, offset: usize, lines: usize) {
-        self.backing
-            .map()
-            .prefetch(child.page as usize, offset, lines);
+        self.map.prefetch(child.page as usize, offset, lines);
     }
 
     /// The bytes of a run of pages that a snapshot or the writer's own version reaches.
@@ -105,10 +107,7 @@ impl Pages {
         // nobody writes to pages that a live version reaches: the space map gives out
         // only pages that no snapshot, no publishable version and no checkpoint holds,
         // and that what it starts from is true was walked before the first write.
-        Ok(unsafe {
-            let map = self.backing.map();
-            map.slice(extent.first as usize, extent.pages as usize)
-        })
+        Ok(unsafe { self.map.slice(extent.first as usize, extent.pages as usize) })
     }
 
     /// The bytes of a run of pages that a snapshot reaches, whatever they mean.

@@ -16,6 +16,7 @@ use std::io::{self, IoSlice, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions};
 use rustix::fs::FallocateFlags;
@@ -56,7 +57,7 @@ pub(crate) struct FileOptions {
 pub(crate) struct FileBacking {
     tree: File,
     ring: File,
-    map: Map,
+    map: Arc<Map>,
     dir: PathBuf,
     /// Whether this handle creates the store.
     creating: bool,
@@ -217,7 +218,7 @@ pub(crate) fn create_ring(path: &Path, bytes: u64, mode: u32) -> io::Result<()> 
     file.sync_all()
 }
 
-fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Map> {
+fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Arc<Map>> {
     let used = tree.metadata()?.len();
     let mut bytes = options.map_bytes.max(used.next_multiple_of(PAGE_BYTES_U64));
     loop {
@@ -229,7 +230,7 @@ fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Map> {
                 // Advice: without it everything works, slower.
                 let _ = raw.advise(Advice::Random);
                 let _ = rustix::fs::fadvise(tree, 0, None, rustix::fs::Advice::Random);
-                return Ok(Map::new(raw));
+                return Ok(Arc::new(Map::new(raw)));
             }
             // A limit on address space (ulimit -v, containers).
             Err(_) if bytes / 2 >= LEAST_MAP_BYTES.max(used * 2) => bytes /= 2,
@@ -262,7 +263,7 @@ impl FileBacking {
 }
 
 impl Backing for FileBacking {
-    fn map(&self) -> &Map {
+    fn map(&self) -> &Arc<Map> {
         &self.map
     }
 

@@ -6,6 +6,7 @@
 //! many disks as one likes: any subset of the unsynced sectors, in any order.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 
@@ -19,7 +20,7 @@ pub(crate) use model::{Failure, Wreck};
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct MemoryBacking {
-    map: Map,
+    map: Arc<Map>,
     state: Mutex<State>,
 }
 
@@ -39,7 +40,7 @@ impl MemoryBacking {
         let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
         let ring = vec![0; usize::try_from(ring_bytes).unwrap_or(usize::MAX)];
         Ok(Self {
-            map: Map::new(MmapRaw::from(map)),
+            map: Arc::new(Map::new(MmapRaw::from(map))),
             state: Mutex::new(State {
                 pages: 0,
                 #[cfg(test)]
@@ -79,7 +80,7 @@ impl MemoryBacking {
 }
 
 impl Backing for MemoryBacking {
-    fn map(&self) -> &Map {
+    fn map(&self) -> &Arc<Map> {
         &self.map
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod memory;
 use core::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::MmapRaw;
 
@@ -27,7 +28,7 @@ pub(crate) type Segment = (u64, Vec<u8>);
 /// overlap one another in the bytes they touch.
 pub(crate) trait Backing: fmt::Debug + Send + Sync {
     /// Where the tree is seen.
-    fn map(&self) -> &Map;
+    fn map(&self) -> &Arc<Map>;
 
     /// Length of the tree.
     fn pages(&self) -> io::Result<u32>;

@@ -4,6 +4,7 @@
 //! `docs/format.md` says the same in words.
 
 pub(crate) mod bytes;
+pub(crate) mod heads;
 pub(crate) mod increment;
 pub(crate) mod meta;
 pub(crate) mod node;

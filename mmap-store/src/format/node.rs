@@ -1,6 +1,10 @@
 //! A node of a tree, read from untrusted bytes: 4-byte key heads in an array of their
 //! own, so that a search touches one to three cache lines.
 //!
+//! A page is validated in full once, and yet nothing here relies on that: each length is
+//! compared before it is used, once and where the compiler sees what follows from it.
+//! What that costs, and why it stays: `docs/decisions/011-reading-nodes.md`.
+//!
 //! ```text
 //!  0    1     2     4      6    8    16      18    19  24
 //!  +----+-----+-----+------+----+----+-------+-----+---+--------+-------+-------+------+----+
@@ -39,7 +43,8 @@
 use core::cmp::Ordering;
 
 use crate::error::Flaw;
-use crate::format::bytes::{slice, u16_at, u32_at, u64_at};
+use crate::format::bytes::{order, same, u16_at, u64_at};
+use crate::format::heads::{Head, bytes_of, count_below, head_of, value_of};
 use crate::format::table::LargeRef;
 use crate::ids::{
     Alignment, Child, DIRTY_BIT, ENTRY_BYTES, INLINE_BYTES, MAX_KEY_BYTES, PAGE_BYTES, PageBuf,
@@ -48,22 +53,21 @@ use crate::ids::{
 pub(crate) const LEAF: u8 = 1;
 pub(crate) const INNER: u8 = 2;
 pub(crate) const HEADER_BYTES: usize = 24;
+/// Bytes of an inner node's entry before its key.
+const INNER_BYTES: usize = 10;
 /// Bit 15 of a value's length: the value is a reference to pages of its own.
 pub(crate) const LARGE_FLAG: u16 = 1 << 15;
 /// A tree of 2³¹ pages with two children a node is lower.
 pub(crate) const MAX_LEVEL: u8 = 40;
 /// No leaf has more entries: each takes four bytes, a head and a slot.
 pub(crate) const MOST_ENTRIES: u64 = 4096 / 10;
-/// Down to this many heads the search halves; the rest it counts.
-const COUNT_BELOW: usize = 32;
-
 /// A node whose header and arrays were found to lie inside the page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node<'a> {
-    bytes: &'a [u8],
+    page: &'a PageBuf,
     prefix: &'a [u8],
-    heads: &'a [[u8; 4]],
-    slots: &'a [u8],
+    heads: &'a [Head],
+    slots: &'a [[u8; 2]],
     level: u8,
 }
 
@@ -96,76 +100,38 @@ pub(crate) struct Aim {
     tied: bool,
 }
 
-/// The head of a key whose prefix is cut off.
-#[inline]
-pub(crate) fn head_of(suffix: &[u8]) -> i32 {
-    let head = suffix.first_chunk().copied().unwrap_or_else(|| {
-        let mut short = [0; 4];
-        for (to, from) in short.iter_mut().zip(suffix) {
-            *to = *from;
-        }
-        short
-    });
-    (u32::from_be_bytes(head) ^ 0x8000_0000).cast_signed()
-}
-
-/// How many of the heads, which ascend, are below `head`.
-#[inline]
-fn count_below(heads: &[[u8; 4]], head: i32) -> usize {
-    let mut low = heads;
-    let mut base = 0_usize;
-    while low.len() > COUNT_BELOW {
-        let half = low.len() >> 1;
-        let Some((front, back)) = low.split_at_checked(half) else {
-            break;
-        };
-        // The last of the front decides which half holds the boundary.
-        if front
-            .last()
-            .is_some_and(|&last| i32::from_le_bytes(last) < head)
-        {
-            base = base.wrapping_add(half);
-            low = back;
-        } else {
-            low = front;
-        }
-    }
-    // The compiler makes SSE2 compares of this (pcmpgtd), or NEON's.
-    let below: u32 = low
-        .iter()
-        .map(|&each| u32::from(i32::from_le_bytes(each) < head))
-        .fold(0, u32::wrapping_add);
-    base.wrapping_add(below as usize)
-}
-
 impl<'a> Node<'a> {
     /// Reads the header; says what is wrong with it (I1).
     #[inline]
     pub(crate) fn parse(page: &'a PageBuf) -> Result<Self, Flaw> {
-        Self::parse_bytes(page).ok_or(Flaw::Header)
+        Self::parse_page(page).ok_or(Flaw::Header)
     }
 
     #[inline]
-    fn parse_bytes(bytes: &'a [u8]) -> Option<Self> {
-        let (&kind, &level) = (bytes.first()?, bytes.get(1)?);
-        let count = usize::from(u16_at(bytes, 2)?);
-        let prefix_len = usize::from(u16_at(bytes, 4)?);
-        let heap = usize::from(u16_at(bytes, 6)?);
-        let body = bytes.get(HEADER_BYTES..heap)?;
-        let prefix = body.get(..prefix_len)?;
-        let arrays = body.get(prefix_len.checked_next_multiple_of(4)?..)?;
-        let (heads, slots) = arrays.split_at_checked(count.checked_mul(4)?)?;
-        let slots = slots.get(..count.checked_mul(2)?)?;
+    fn parse_page(page: &'a PageBuf) -> Option<Self> {
+        // In an array the compiler knows all that is at a fixed place.
+        let &[kind, level, c0, c1, p0, p1, h0, h1, ..] = page;
+        let count = usize::from(u16::from_le_bytes([c0, c1]));
+        let prefix_len = usize::from(u16::from_le_bytes([p0, p1]));
+        let heap = usize::from(u16::from_le_bytes([h0, h1]));
+        // The wrapping sums cannot wrap: each part is below 2^19.
+        let heads = HEADER_BYTES.wrapping_add(prefix_len.wrapping_add(3) & !3);
+        let slots = heads.wrapping_add(count.wrapping_mul(4));
+        let end = slots.wrapping_add(count.wrapping_mul(2));
         let fits = match kind {
             LEAF => level == 0,
             INNER => level > 0 && level <= MAX_LEVEL && count > 0,
             _ => false,
         };
-        fits.then_some(Self {
-            bytes,
-            prefix,
-            heads: heads.as_chunks().0,
-            slots,
+        if !fits || end > heap {
+            return None;
+        }
+        page.get(..heap)?;
+        Some(Self {
+            page,
+            prefix: page.get(HEADER_BYTES..)?.get(..prefix_len)?,
+            heads: page.get(heads..slots)?.as_chunks().0,
+            slots: page.get(slots..end)?.as_chunks().0,
             level,
         })
     }
@@ -184,12 +150,12 @@ impl<'a> Node<'a> {
 
     /// The transaction that wrote the page.
     pub(crate) fn born(&self) -> u64 {
-        u64_at(self.bytes, 8).unwrap_or(0)
+        u64_at(self.page, 8).unwrap_or(0)
     }
 
     /// What the values of a leaf are aligned to; `None` if no leaf has that.
     pub(crate) fn alignment(&self) -> Option<Alignment> {
-        let alignment = Alignment::from_shift(*self.bytes.get(18)?)?;
+        let alignment = Alignment::from_shift(*self.page.get(18)?)?;
         let fits = self.is_leaf() || alignment == Alignment::NONE;
         (fits && !alignment.is_outside()).then_some(alignment)
     }
@@ -207,8 +173,8 @@ impl<'a> Node<'a> {
 
     /// Without what alignment leaves between values.
     fn packed_bytes(&self) -> usize {
-        let heap = usize::from(u16_at(self.bytes, 6).unwrap_or(0));
-        let garbage = usize::from(u16_at(self.bytes, 16).unwrap_or(0));
+        let heap = usize::from(u16_at(self.page, 6).unwrap_or(0));
+        let garbage = usize::from(u16_at(self.page, 16).unwrap_or(0));
         let front = HEADER_BYTES
             .wrapping_add(self.prefix.len().next_multiple_of(4))
             .wrapping_add(self.count().wrapping_mul(6));
@@ -220,7 +186,7 @@ impl<'a> Node<'a> {
 
     /// Bytes of an entry before its key.
     fn entry_header(&self) -> usize {
-        if self.is_leaf() { 4 } else { 10 }
+        if self.is_leaf() { 4 } else { INNER_BYTES }
     }
 
     /// The entry at `index`, checked to lie in the page.
@@ -231,40 +197,46 @@ impl<'a> Node<'a> {
 
     #[inline]
     fn entry_at(&self, index: usize) -> Option<Entry<'a>> {
-        let slot = u16_at(self.slots, index.checked_mul(2)?)?;
-        let entry = self.bytes.get(usize::from(slot)..)?;
-        let key_len = usize::from(u16_at(entry, 0)?);
-        let after = entry.get(self.entry_header()..)?;
-        let (rest, tail) = after.split_at_checked(key_len.saturating_sub(4))?;
-        let (value, large) = if self.is_leaf() {
-            let len = u16_at(entry, 2)?;
-            let large = len & LARGE_FLAG != 0;
-            (tail.get(..usize::from(len & !LARGE_FLAG))?, large)
-        } else {
-            (slice(entry, 2, 8)?, false)
-        };
+        let entry = self.page.get(self.place(index)?..)?;
+        let (&[k0, k1, v0, v1], after) = entry.split_first_chunk()?;
+        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
+        let rest_len = key_len.saturating_sub(4);
+        if self.is_leaf() {
+            let (rest, tail) = after.split_at_checked(rest_len)?;
+            let len = u16::from_le_bytes([v0, v1]);
+            return Some(Entry {
+                key_len,
+                rest,
+                value: tail.get(..usize::from(len & !LARGE_FLAG))?,
+                large: len & LARGE_FLAG != 0,
+            });
+        }
+        let (header, after) = entry.split_first_chunk::<INNER_BYTES>()?;
         Some(Entry {
             key_len,
-            rest,
-            value,
-            large,
+            rest: after.get(..rest_len)?,
+            value: header.get(2..)?,
+            large: false,
         })
     }
 
     /// The child at `index` of an inner node.
     #[inline]
     pub(crate) fn child(&self, index: usize) -> Result<Child, Flaw> {
-        let value = self.entry(index)?.value;
-        let read = || {
-            Some(Child {
-                page: u32_at(value, 0)?,
-                crc: u32_at(value, 4)?,
-            })
-        };
-        match read() {
-            Some(child) if !self.is_leaf() => Ok(child),
-            _ => Err(Flaw::Level),
+        if self.is_leaf() {
+            return Err(Flaw::Level);
         }
+        self.child_at(index).ok_or(Flaw::EntryBounds)
+    }
+
+    #[inline]
+    fn child_at(&self, index: usize) -> Option<Child> {
+        let entry = self.page.get(self.place(index)?..)?;
+        let &[_, _, p0, p1, p2, p3, c0, c1, c2, c3] = entry.first_chunk::<INNER_BYTES>()?;
+        Some(Child {
+            page: u32::from_le_bytes([p0, p1, p2, p3]),
+            crc: u32::from_le_bytes([c0, c1, c2, c3]),
+        })
     }
 
     /// What all keys of the node begin with.
@@ -292,9 +264,11 @@ impl<'a> Node<'a> {
         entry: &Entry<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Flaw> {
-        let head = self.heads.get(index).ok_or(Flaw::EntryBounds)?;
-        let head = (u32::from_le_bytes(*head) ^ 0x8000_0000).to_be_bytes();
-        out.extend_from_slice(head.get(..entry.key_len).unwrap_or(&head));
+        let head = bytes_of(*self.heads.get(index).ok_or(Flaw::EntryBounds)?);
+        match head.get(..entry.key_len) {
+            Some(short) => out.extend_from_slice(short),
+            None => out.extend_from_slice(&head),
+        }
         out.extend_from_slice(entry.rest);
         Ok(())
     }
@@ -306,10 +280,10 @@ impl<'a> Node<'a> {
     }
 
     /// The first half of a search, which touches the front of the page only.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn aim(&self, key: &[u8]) -> Aim {
         let first = usize::from(!self.is_leaf());
-        let Some(suffix) = key.strip_prefix(self.prefix) else {
+        let Some(suffix) = self.suffix_of(key) else {
             let below = key < self.prefix;
             let low = if below { first } else { self.count() };
             return Aim { low, tied: false };
@@ -321,8 +295,15 @@ impl<'a> Node<'a> {
         Aim { low, tied }
     }
 
+    /// What `key` has after the prefix, if it has that.
+    #[inline(always)]
+    fn suffix_of<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        let (front, suffix) = key.split_at_checked(self.prefix.len())?;
+        same(front, self.prefix).then_some(suffix)
+    }
+
     /// The second half, which looks at whole keys where heads do not decide.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hit(&self, key: &[u8], aim: Aim) -> Result<Found, Flaw> {
         let low = aim.low;
         if !aim.tied {
@@ -332,30 +313,61 @@ impl<'a> Node<'a> {
             });
         }
         let suffix = key.get(self.prefix.len()..).unwrap_or(&[]);
+        self.search_ties(suffix, low, self.ties_end(low, head_of(suffix)))
+    }
+
+    /// The entry with the key, if there is one: the second half of a look-up in a leaf.
+    #[inline]
+    pub(crate) fn pick(&self, key: &[u8], aim: Aim) -> Result<Option<Entry<'a>>, Flaw> {
+        if !aim.tied {
+            return Ok(None);
+        }
+        let suffix = key.get(self.prefix.len()..).unwrap_or(&[]);
+        let entry = self.entry(aim.low)?;
+        let rest = suffix.get(4..).unwrap_or(&[]);
+        if entry.key_len == suffix.len() && same(entry.rest, rest) {
+            return Ok(Some(entry));
+        }
+        self.pick_slow(suffix, aim.low.wrapping_add(1))
+    }
+
+    /// Goes on from `low`, where the head still may be the key's.
+    #[inline(never)]
+    fn pick_slow(&self, suffix: &[u8], low: usize) -> Result<Option<Entry<'a>>, Flaw> {
         let head = head_of(suffix);
-        // Most runs of equal heads are short; only long ones are worth a second search.
-        let after = low.wrapping_add(1);
-        let high = if self.has_head(after, head) {
-            let heads = self.heads.get(after..).unwrap_or(&[]);
-            head.checked_add(1).map_or(self.count(), |next| {
-                count_below(heads, next).wrapping_add(after)
-            })
-        } else {
-            after
-        };
-        self.search_ties(suffix, low, high)
+        if !self.has_head(low, head) {
+            return Ok(None);
+        }
+        let found = self.search_ties(suffix, low, self.ties_end(low, head))?;
+        found.exact.then(|| self.entry(found.index)).transpose()
     }
 
     #[inline]
     fn has_head(&self, at: usize, head: i32) -> bool {
-        let same = |&each: &[u8; 4]| i32::from_le_bytes(each) == head;
-        self.heads.get(at).is_some_and(same)
+        self.heads
+            .get(at)
+            .is_some_and(|&each| value_of(each) == head)
+    }
+
+    /// Where the heads that equal `head`, as that at `low` does, end.
+    #[inline]
+    fn ties_end(&self, low: usize, head: i32) -> usize {
+        // Most runs of equal heads are short; only long ones are worth a second search.
+        let after = low.wrapping_add(1);
+        if !self.has_head(after, head) {
+            return after;
+        }
+        let heads = self.heads.get(after..).unwrap_or(&[]);
+        head.checked_add(1).map_or(self.count(), |next| {
+            count_below(heads, next).wrapping_add(after)
+        })
     }
 
     /// Where in the page the entry at `index` says it begins.
     #[inline]
     pub(crate) fn place(&self, index: usize) -> Option<usize> {
-        u16_at(self.slots, index.checked_mul(2)?).map(usize::from)
+        let slot = self.slots.get(index)?;
+        Some(usize::from(u16::from_le_bytes(*slot)))
     }
 
     /// Binary search among the entries `low..high`, whose heads equal the key's.
@@ -364,7 +376,7 @@ impl<'a> Node<'a> {
         while low < high {
             let middle = low.midpoint(high);
             let entry = self.entry(middle)?;
-            match entry.rest.cmp(rest).then(entry.key_len.cmp(&suffix.len())) {
+            match order(entry.rest, rest).then(entry.key_len.cmp(&suffix.len())) {
                 Ordering::Less => low = middle.wrapping_add(1),
                 Ordering::Greater => high = middle,
                 Ordering::Equal => {
@@ -422,8 +434,11 @@ impl<'a> Node<'a> {
             return Err(Flaw::EntryBounds);
         }
         // What the head has beyond the key would order it otherwise than the key does.
-        let head = (u32::from_le_bytes(head) ^ 0x8000_0000).to_be_bytes();
-        if head.iter().skip(entry.key_len).any(|&byte| byte != 0) {
+        if bytes_of(head)
+            .iter()
+            .skip(entry.key_len)
+            .any(|&byte| byte != 0)
+        {
             return Err(Flaw::KeyOrder);
         }
         Ok(())
@@ -431,18 +446,18 @@ impl<'a> Node<'a> {
 
     /// Checks I2 to I5 (I1 is checked by `parse`).
     pub(crate) fn validate(&self) -> Result<(), Flaw> {
-        let heap = usize::from(u16_at(self.bytes, 6).ok_or(Flaw::Header)?);
-        let mut held = usize::from(u16_at(self.bytes, 16).ok_or(Flaw::Header)?);
+        let heap = usize::from(u16_at(self.page, 6).ok_or(Flaw::Header)?);
+        let mut held = usize::from(u16_at(self.page, 16).ok_or(Flaw::Header)?);
         let first = usize::from(!self.is_leaf());
         let alignment = self.alignment().ok_or(Flaw::Header)?;
         let mut before: Option<(i32, &[u8], usize)> = None;
         for index in 0..self.count() {
             let entry = self.entry(index)?;
-            let slot = u16_at(self.slots, index.wrapping_mul(2)).ok_or(Flaw::Header)?;
-            if usize::from(slot) < heap || (entry.large && entry.value.len() != 16) {
+            let slot = self.place(index).ok_or(Flaw::Header)?;
+            if slot < heap || (entry.large && entry.value.len() != 16) {
                 return Err(Flaw::EntryBounds);
             }
-            let start = usize::from(slot).saturating_add(entry.rest.len());
+            let start = slot.saturating_add(entry.rest.len());
             let start = start.saturating_add(self.entry_header());
             if self.is_leaf() && !entry.large && !start.is_multiple_of(alignment.bytes()) {
                 return Err(Flaw::Alignment);
@@ -457,7 +472,7 @@ impl<'a> Node<'a> {
             }
             let head = self.heads.get(index).ok_or(Flaw::Header)?;
             self.validate_lengths(&entry, *head)?;
-            let key = (i32::from_le_bytes(*head), entry.rest, entry.key_len);
+            let key = (value_of(*head), entry.rest, entry.key_len);
             if before.is_some_and(|before| before >= key) {
                 return Err(Flaw::KeyOrder);
             }

@@ -2,10 +2,12 @@
 
 use core::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use crate::error::{ReadError, damaged};
 use crate::format::node::Node;
 use crate::ids::{Child, PAGE_BYTES};
-use crate::tree::search::{node_at, value_of};
+use crate::tree::search::{FRONT_LINES, node_at, value_of};
 use crate::tree::work::Source;
 
 /// One node on the way down, and where in it the way goes.
@@ -16,6 +18,12 @@ struct Step {
     count: usize,
 }
 
+/// Levels of a tree up to some hundred million entries: a path through more of them is
+/// kept in memory of its own.
+const USUAL_LEVELS: usize = 5;
+/// How many entries before its turn an entry is asked for, and how many lines of it.
+const ENTRIES_AHEAD: usize = 4;
+const ENTRY_LINES: usize = 2;
 /// Cache lines of a page.
 const LINES: usize = PAGE_BYTES / 64;
 
@@ -56,6 +64,9 @@ impl<'s> Window<'s> {
         if self.index >= self.end {
             return Ok(None);
         }
+        if let Some(place) = self.leaf.place(self.index + ENTRIES_AHEAD) {
+            source.prefetch(self.child, place, ENTRY_LINES);
+        }
         if self.ahead_at < PAGE_BYTES {
             source.prefetch(self.ahead, self.ahead_at, self.stride);
             self.ahead_at += self.stride * 64;
@@ -77,7 +88,7 @@ impl<'s> Window<'s> {
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
     root: Child,
-    path: Vec<Step>,
+    path: SmallVec<[Step; USUAL_LEVELS]>,
 }
 
 impl Cursor {
@@ -89,10 +100,7 @@ impl Cursor {
         key: &[u8],
         after: bool,
     ) -> Result<Self, ReadError> {
-        let mut cursor = Self {
-            root,
-            path: Vec::new(),
-        };
+        let mut cursor = Self::end(root);
         if root.is_none() {
             return Ok(cursor);
         }
@@ -109,7 +117,10 @@ impl Cursor {
                     index,
                     count,
                 });
-                break;
+                if index >= count {
+                    cursor.settle(source)?;
+                }
+                return Ok(cursor);
             }
             let index = node.child_index(key).map_err(flawed)?;
             cursor.path.push(Step {
@@ -118,17 +129,16 @@ impl Cursor {
                 count,
             });
             child = node.child(index).map_err(flawed)?;
+            source.prefetch(child, 0, FRONT_LINES);
             level = Some(node.level() - 1);
         }
-        cursor.settle(source)?;
-        Ok(cursor)
     }
 
     /// The place after the last entry.
     pub(crate) fn end(root: Child) -> Self {
         Self {
             root,
-            path: Vec::new(),
+            path: SmallVec::new(),
         }
     }
 
@@ -167,6 +177,11 @@ impl Cursor {
             _ => step.count,
         };
         let leaf = node_at(source, step.child, Some(0))?;
+        for index in step.index..end.min(step.index + ENTRIES_AHEAD) {
+            if let Some(place) = leaf.place(index) {
+                source.prefetch(step.child, place, ENTRY_LINES);
+            }
+        }
         let mut ahead = Child::NONE;
         if let Some(parent) = above.last()
             && parent.index + 1 < parent.count

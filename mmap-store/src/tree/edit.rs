@@ -3,7 +3,8 @@
 //! The bytes were validated when the page was copied, or made by `pack`; so offsets are
 //! trusted here, and a wrong one panics in the writer instead of reading elsewhere.
 
-use crate::format::node::{HEADER_BYTES, LARGE_FLAG, Node, head_of};
+use crate::format::heads::head_of;
+use crate::format::node::{HEADER_BYTES, LARGE_FLAG, Node};
 use crate::ids::{Alignment, Child, PAGE_BYTES, PageBuf};
 
 /// One entry to be put into a node. For an inner node, `value` is a child's eight bytes.

@@ -11,6 +11,9 @@ use crate::tree::work::Source;
 /// A key that lasts until the range's next one, and a value where it lies.
 pub(crate) type Entry<'k, 's> = (&'k [u8], &'s [u8]);
 
+/// Room for most keys, so that their memory is asked for once.
+const USUAL_KEY_BYTES: usize = 64;
+
 /// See the module. Keys are put together in the range's own memory.
 #[derive(Debug)]
 pub(crate) struct TreeRange<'s, S: Source + ?Sized> {
@@ -85,6 +88,7 @@ impl<'s, S: Source + ?Sized> TreeRange<'s, S> {
                 return Ok(None);
             };
             self.key.clear();
+            self.key.reserve(USUAL_KEY_BYTES);
             self.key.extend_from_slice(window.prefix());
             self.window = Some(window);
         }

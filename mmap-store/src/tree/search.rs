@@ -1,7 +1,7 @@
 //! Looking keys up: one at a time, and sixteen at a time.
 
 use crate::error::{Flaw, ReadError, damaged};
-use crate::format::node::{Aim, Entry, Found, Node};
+use crate::format::node::{Aim, Entry, Node};
 use crate::format::table::LargeRef;
 use crate::ids::Child;
 use crate::pages::Pages;
@@ -11,7 +11,7 @@ use crate::tree::work::Source;
 const LANES: usize = 16;
 /// Cache lines of a node that a search begins with: most leaves have no more before their
 /// entries.
-const FRONT_LINES: usize = 3;
+pub(crate) const FRONT_LINES: usize = 3;
 /// Cache lines of a leaf's entry that are worth asking for: key and start of the value.
 const ENTRY_LINES: usize = 2;
 
@@ -72,23 +72,24 @@ fn value_in<'s, S: Source + ?Sized>(
     leaf: &Node<'s>,
     key: &[u8],
 ) -> Result<Option<&'s [u8]>, ReadError> {
-    let found = leaf.search(key).map_err(|flaw| damaged(at.page, flaw))?;
-    value_at(source, at, leaf, found)
+    let aim = leaf.aim(key);
+    pick(source, at, leaf, key, aim)
 }
 
+/// The second half of a look-up: the value of `key`, which is at `aim` in `leaf` or not there.
 #[inline]
-fn value_at<'s, S: Source + ?Sized>(
+fn pick<'s, S: Source + ?Sized>(
     source: &'s S,
     at: Child,
     leaf: &Node<'s>,
-    found: Found,
+    key: &[u8],
+    aim: Aim,
 ) -> Result<Option<&'s [u8]>, ReadError> {
-    if !found.exact {
-        return Ok(None);
+    let entry = leaf.pick(key, aim);
+    match entry.map_err(|flaw| damaged(at.page, flaw))? {
+        Some(entry) => value_of(source, at, &entry).map(Some),
+        None => Ok(None),
     }
-    let entry = leaf.entry(found.index);
-    let entry = entry.map_err(|flaw| damaged(at.page, flaw))?;
-    value_of(source, at, &entry).map(Some)
 }
 
 /// The bytes of an entry's value, wherever they lie.
@@ -143,9 +144,7 @@ pub(crate) fn get_many<'s>(
         }
         for ((lane, key), aim) in lanes.iter().zip(keys).zip(&aims) {
             let Some((leaf, to)) = aim else { continue };
-            let found = leaf.hit(key, *to);
-            let found = found.map_err(|flaw| damaged(lane.page, flaw))?;
-            out.push(value_at(pages, *lane, leaf, found)?);
+            out.push(pick(pages, *lane, leaf, key, *to)?);
         }
     }
     Ok(())

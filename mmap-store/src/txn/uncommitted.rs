@@ -1,10 +1,9 @@
 //! Reading a table with the changes of the transaction that makes them.
 
-use core::cmp::Ordering;
 use core::ops::{Bound, RangeBounds};
 
 use crate::error::{ReadError, WriteError};
-use crate::tree::cursor::Cursor;
+use crate::tree::range::{TreeRange, as_slices};
 use crate::tree::work::Work;
 use crate::txn::read::{Entry, OwnedEntry, end_of_prefix};
 use crate::txn::write::TableMut;
@@ -17,10 +16,7 @@ use crate::txn::write::TableMut;
 /// [`CursorMut`](crate::CursorMut).
 #[derive(Debug)]
 pub struct UncommittedRange<'t> {
-    work: &'t Work<'t>,
-    front: Cursor,
-    back: Cursor,
-    key: Vec<u8>,
+    inner: TreeRange<'t, Work<'t>>,
 }
 
 impl TableMut<'_, '_> {
@@ -54,23 +50,9 @@ impl TableMut<'_, '_> {
         bounds: impl RangeBounds<K>,
     ) -> Result<UncommittedRange<'_>, WriteError> {
         self.check_whole()?;
-        let (work, root) = (&self.txn.work, self.root());
-        let front = match bounds.start_bound() {
-            Bound::Included(key) => Cursor::seek(work, root, key.as_ref(), false),
-            Bound::Excluded(key) => Cursor::seek(work, root, key.as_ref(), true),
-            Bound::Unbounded => Cursor::seek(work, root, &[], false),
-        }?;
-        let back = match bounds.end_bound() {
-            Bound::Included(key) => Cursor::seek(work, root, key.as_ref(), true)?,
-            Bound::Excluded(key) => Cursor::seek(work, root, key.as_ref(), false)?,
-            Bound::Unbounded => Cursor::end(root),
-        };
-        Ok(UncommittedRange {
-            work,
-            front,
-            back,
-            key: Vec::new(),
-        })
+        let (work, bounds) = (&self.txn.work, as_slices(&bounds));
+        let inner = TreeRange::new(work, self.root(), self.len(), bounds)?;
+        Ok(UncommittedRange { inner })
     }
 
     /// The entries whose keys start with `prefix`, from either end.
@@ -86,10 +68,6 @@ impl TableMut<'_, '_> {
 }
 
 impl<'t> UncommittedRange<'t> {
-    fn is_done(&self) -> bool {
-        self.front.order(&self.back) != Ordering::Less
-    }
-
     /// The next entry from the front.
     ///
     /// # Errors
@@ -100,12 +78,7 @@ impl<'t> UncommittedRange<'t> {
         reason = "the key is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        if self.is_done() {
-            return Ok(None);
-        }
-        let value = self.front.entry(self.work, &mut self.key)?;
-        self.front.forward(self.work)?;
-        Ok(value.map(|value| (self.key.as_slice(), value)))
+        self.inner.next()
     }
 
     /// The next entry from the back.
@@ -114,10 +87,6 @@ impl<'t> UncommittedRange<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        if self.is_done() || !self.back.back(self.work)? {
-            return Ok(None);
-        }
-        let value = self.back.entry(self.work, &mut self.key)?;
-        Ok(value.map(|value| (self.key.as_slice(), value)))
+        self.inner.next_back()
     }
 }
