@@ -4,102 +4,35 @@
 //! A page that is cut off is gone: its cell is written to, which loom reports if a reader
 //! may be looking at it, and a reader that comes later finds it outside the file.
 
-use loom::cell::UnsafeCell;
-use loom::sync::Arc;
-
-use super::{NEW, OLD};
-use crate::file_len::FileLen;
-use crate::ids::Child;
-use crate::versions::{Trace, Version, Versions};
+use super::world::{GONE, World};
+use super::{NEW, OLD, version_at};
 
 /// Where the pages of the versions are.
 const OLD_PAGE: u32 = 2;
 const NEW_PAGE: u32 = 1;
-/// What a page holds that was cut off.
-const GONE: u64 = 99;
 
-fn version(txn: u64, page: u32) -> Version {
-    Version {
-        txn,
-        root: Child { page, crc: page },
-    }
-}
-
-struct World {
-    versions: Versions,
-    pages: [UnsafeCell<u64>; 3],
-    len: FileLen,
-}
-
-// SAFETY: the cells are what loom watches: an access that the protocol does not order is
-// reported and not undefined.
-unsafe impl Sync for World {}
-// SAFETY: as above.
-unsafe impl Send for World {}
-
-impl World {
-    fn new() -> Arc<Self> {
-        let world = Self {
-            versions: Versions::new(version(OLD, OLD_PAGE)),
-            pages: core::array::from_fn(|_| UnsafeCell::new(0)),
-            len: FileLen::new(3),
-        };
-        world.write(OLD_PAGE, OLD);
-        Arc::new(world)
-    }
-
-    fn write(&self, page: u32, value: u64) {
-        // SAFETY: loom checks that nobody reads or writes at the same time.
-        self.pages[page as usize].with_mut(|page| unsafe { *page = value });
-    }
-
-    /// What a reader does.
-    fn read(&self) {
-        let (version, slot) = self.versions.begin(Trace::default());
-        let page = version.root.page;
-        assert!(page < self.len.get(), "a reader stays inside the file");
-        // SAFETY: as in `write`.
-        let value = self.pages[page as usize].with(|page| unsafe { *page });
-        assert_eq!(value, version.txn, "a snapshot is what it was");
-        slot.end();
-    }
-
-    /// Copies the page down and publishes the copy.
-    fn move_down(&self) {
-        self.write(NEW_PAGE, NEW);
-        self.versions.publish(version(NEW, NEW_PAGE));
-    }
-
-    fn is_seen(&self) -> bool {
-        let mut snapshots = Vec::new();
-        self.versions.snapshots(&mut snapshots);
-        snapshots.contains(&OLD)
-    }
-
-    /// Cuts the old page off, as `Shared::trim`.
-    fn cut(&self) {
-        self.len.set(2);
-        self.write(OLD_PAGE, GONE);
-    }
-
-    /// The file grows over the same place, for a third version.
-    fn grow_again(&self) {
-        self.write(OLD_PAGE, 3);
-        self.len.set(3);
-        self.versions.publish(version(3, OLD_PAGE));
-    }
-}
-
+/// The old version in the last page of the file.
 fn race(writer: fn(&World)) {
-    loom::model(move || {
-        let world = World::new();
-        let other = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || writer(&world))
-        };
-        world.read();
-        other.join().unwrap();
-    });
+    World::race(version_at(OLD, OLD_PAGE), 3, writer);
+}
+
+/// Copies the page down and publishes the copy.
+fn move_down(world: &World) {
+    world.write(NEW_PAGE, NEW);
+    world.versions.publish(version_at(NEW, NEW_PAGE));
+}
+
+/// Cuts the old page off, as `Shared::trim`.
+fn cut(world: &World) {
+    world.len.set(2);
+    world.write(OLD_PAGE, GONE);
+}
+
+/// The file grows over the same place, for a third version.
+fn grow_again(world: &World) {
+    world.write(OLD_PAGE, 3);
+    world.len.set(3);
+    world.versions.publish(version_at(3, OLD_PAGE));
 }
 
 /// The end of the file is cut off only when no reader reaches it, nor will: one that is
@@ -107,9 +40,9 @@ fn race(writer: fn(&World)) {
 #[test]
 fn loom_a_file_is_cut_above_what_readers_reach() {
     race(|world| {
-        world.move_down();
-        if !world.is_seen() {
-            world.cut();
+        move_down(world);
+        if !world.is_seen(OLD) {
+            cut(world);
         }
     });
 }
@@ -119,10 +52,10 @@ fn loom_a_file_is_cut_above_what_readers_reach() {
 #[test]
 fn loom_a_file_that_was_cut_grows_before_it_is_needed() {
     race(|world| {
-        world.move_down();
-        if !world.is_seen() {
-            world.cut();
-            world.grow_again();
+        move_down(world);
+        if !world.is_seen(OLD) {
+            cut(world);
+            grow_again(world);
         }
     });
 }
@@ -132,8 +65,8 @@ fn loom_a_file_that_was_cut_grows_before_it_is_needed() {
 #[should_panic]
 fn loom_cutting_without_looking_is_caught() {
     race(|world| {
-        world.move_down();
-        world.cut();
+        move_down(world);
+        cut(world);
     });
 }
 
@@ -144,9 +77,9 @@ fn loom_cutting_after_an_early_look_is_caught() {
     race(|world| {
         let mut readers = Vec::new();
         world.versions.held(&mut readers);
-        world.move_down();
+        move_down(world);
         if readers.is_empty() {
-            world.cut();
+            cut(world);
         }
     });
 }
@@ -156,11 +89,11 @@ fn loom_cutting_after_an_early_look_is_caught() {
 #[should_panic(expected = "inside the file")]
 fn loom_publishing_before_growing_again_is_caught() {
     race(|world| {
-        world.move_down();
-        if !world.is_seen() {
-            world.cut();
+        move_down(world);
+        if !world.is_seen(OLD) {
+            cut(world);
             world.write(OLD_PAGE, 3);
-            world.versions.publish(version(3, OLD_PAGE));
+            world.versions.publish(version_at(3, OLD_PAGE));
             world.len.set(3);
         }
     });

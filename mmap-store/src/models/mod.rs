@@ -9,6 +9,7 @@ mod checkpoints;
 mod committers;
 mod cut;
 mod readers;
+mod world;
 
 use crate::ids::Child;
 use crate::versions::Version;
@@ -17,8 +18,12 @@ use crate::versions::Version;
 const OLD: u64 = 1;
 const NEW: u64 = 2;
 
+/// A version in the page of its number.
 fn version(txn: u64) -> Version {
-    let page = u32::try_from(txn).expect("small");
+    version_at(txn, u32::try_from(txn).expect("small"))
+}
+
+fn version_at(txn: u64, page: u32) -> Version {
     Version {
         txn,
         root: Child { page, crc: page },

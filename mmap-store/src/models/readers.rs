@@ -1,92 +1,40 @@
 //! Readers against the writer: publication, reuse of pages, growth of the file
 //! (`versions`, `file_len`).
 
-use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
+use super::world::{GONE, World};
 use super::{NEW, OLD, version};
-use crate::file_len::FileLen;
 use crate::sync::{Step, without};
-use crate::versions::{Trace, Versions};
+use crate::versions::Trace;
 
-/// A store of one page a version; a cell in the place of each page's bytes.
-struct World {
-    versions: Versions,
-    pages: [UnsafeCell<u64>; 4],
-    /// Length of the file.
-    len: FileLen,
-}
-
-// SAFETY: the cells are what loom watches: an access that the protocol does not order is
-// reported and not undefined.
-unsafe impl Sync for World {}
-// SAFETY: as above.
-unsafe impl Send for World {}
-
-impl World {
-    fn new() -> Arc<Self> {
-        let world = Self {
-            versions: Versions::new(version(OLD)),
-            pages: core::array::from_fn(|_| UnsafeCell::new(0)),
-            len: FileLen::new(2),
-        };
-        world.write(1, OLD);
-        Arc::new(world)
-    }
-
-    fn write(&self, page: u32, value: u64) {
-        // SAFETY: loom checks that nobody reads or writes at the same time.
-        self.pages[page as usize].with_mut(|page| unsafe { *page = value });
-    }
-
-    /// What a reader does: begins, reads its version's page, ends.
-    fn read(&self) {
-        let (version, slot) = self.versions.begin(Trace::default());
-        let page = version.root.page;
-        assert!(page < self.len.get(), "a reader stays inside the file");
-        // SAFETY: as in `write`.
-        let value = self.pages[page as usize].with(|page| unsafe { *page });
-        assert_eq!(value, version.txn, "a snapshot is what it was");
-        slot.end();
-    }
-
-    /// What the writer does: a new version, and then the old page is written anew unless
-    /// a snapshot sees it.
-    fn replace(&self, look: bool) {
-        self.len.set(3);
-        self.write(2, NEW);
-        self.versions.publish(version(NEW));
-        let mut snapshots = Vec::new();
-        self.versions.snapshots(&mut snapshots);
-        if !look || !snapshots.contains(&OLD) {
-            self.write(1, 99);
-        }
-    }
-}
-
+/// The old version in page 1, and a file that ends behind it.
 fn race(writer: fn(&World)) {
-    loom::model(move || {
-        let world = World::new();
-        let other = {
-            let world = Arc::clone(&world);
-            loom::thread::spawn(move || writer(&world))
-        };
-        world.read();
-        other.join().unwrap();
-    });
+    World::race(version(OLD), 2, writer);
+}
+
+/// What the writer does: a new version, and then the old page is written anew unless
+/// a snapshot sees it.
+fn replace(world: &World, look: bool) {
+    world.len.set(3);
+    world.write(2, NEW);
+    world.versions.publish(version(NEW));
+    if !look || !world.is_seen(OLD) {
+        world.write(1, GONE);
+    }
 }
 
 /// A page is written anew only if no reader can reach it.
 #[test]
 fn loom_a_page_in_a_snapshot_is_not_reused() {
-    race(|world| world.replace(true));
+    race(|world| replace(world, true));
 }
 
 /// The same with a writer that does not look at the slots.
 #[test]
 #[should_panic]
 fn loom_reuse_without_looking_is_caught() {
-    race(|world| world.replace(false));
+    race(|world| replace(world, false));
 }
 
 /// The same with a writer that looks before it publishes: a reader may come between.
@@ -100,7 +48,7 @@ fn loom_looking_before_publishing_is_caught() {
         world.versions.held(&mut readers);
         world.versions.publish(version(NEW));
         if readers.is_empty() {
-            world.write(1, 99);
+            world.write(1, GONE);
         }
     });
 }
@@ -109,7 +57,7 @@ fn loom_looking_before_publishing_is_caught() {
 #[test]
 #[should_panic]
 fn loom_a_reader_that_does_not_look_again_is_caught() {
-    without(Step::LookAgain, || race(|world| world.replace(true)));
+    without(Step::LookAgain, || race(|world| replace(world, true)));
 }
 
 /// A version is published after its pages are written.
@@ -138,7 +86,7 @@ fn loom_publishing_before_growing_is_caught() {
 /// the file's end, which the growing writes and a reader of the new page needs.
 fn growth(announces_first: bool) {
     loom::model(move || {
-        let world = World::new();
+        let world = World::new(version(OLD), 2);
         let other = {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || {
@@ -150,8 +98,7 @@ fn growth(announces_first: bool) {
             })
         };
         if world.len.get() > 3 {
-            // SAFETY: as in `write`.
-            world.pages[3].with(|page| unsafe { assert_eq!(*page, NEW, "the file has it") });
+            assert_eq!(world.page(3), NEW, "the file has it");
         }
         other.join().unwrap();
     });
@@ -173,7 +120,7 @@ fn loom_announcing_before_growing_is_caught() {
 /// Two readers, of which one goes while the writer replaces the page of both.
 fn two_readers() {
     loom::model(|| {
-        let world = World::new();
+        let world = World::new(version(OLD), 2);
         let other = {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || world.read())
