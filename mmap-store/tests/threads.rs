@@ -3,7 +3,8 @@
 //! What could go wrong: a page is reused under a reader, a snapshot mixes two
 //! transactions, or a commit of one thread is lost to another. How it is seen: writers
 //! move amounts between accounts of two tables; whatever a snapshot sees, the sum is the
-//! same, and it sees the same again later. At the end every writer's own counter stands
+//! same, and it sees the same again later, and so does each backup, whole or brought up to
+//! date; meanwhile the file is compacted, too. At the end every writer's own counter stands
 //! at what it committed.
 //!
 //! `BRICKYARD_SOAK_SECONDS` says for how long (2 s without it).
@@ -11,6 +12,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
+use std::path::Path;
 use std::time::Instant;
 
 use brickyard_store::{Durability, Options, ReadTxn, Store, TableError};
@@ -133,13 +135,32 @@ fn read(store: &Store, stop: &AtomicBool) -> u64 {
     seen
 }
 
+/// Takes a backup, brings it up to date a little later, and looks at it both times.
+fn back_up(store: &Store, copy: &Path) {
+    let look = || {
+        let copy = Options::new().read_only(true).open(copy);
+        let copy = copy.expect("a sound copy");
+        assert_eq!(copy.check().problems, []);
+        assert_eq!(sum(&copy.read()).expect("sound"), 2 * ACCOUNTS * EACH);
+    };
+    let mark = store.backup(copy, |_| {}).expect("room").mark;
+    look();
+    let mut stream = Vec::new();
+    let report = store.backup_since(mark, &mut stream, |_| {});
+    report.expect("its own backup");
+    Store::apply_increment(copy, stream.as_slice(), |_| {}).expect("it fits");
+    look();
+    std::fs::remove_dir_all(copy).expect("a folder");
+}
+
 #[test]
 fn every_snapshot_is_of_one_moment() {
     let seconds = std::env::var("BRICKYARD_SOAK_SECONDS").ok();
     let seconds = seconds.map_or(2, |text| text.parse().expect("a number of seconds"));
     let dir = tempfile::tempdir().expect("a temporary folder");
+    let home = dir.path().join("store");
     let options = Options::new().ring_bytes(1 << 16);
-    let store = options.open(dir.path()).expect("a new store");
+    let store = options.open(&home).expect("a new store");
     fill(&store);
     let (stop, looked) = (AtomicBool::new(false), AtomicU64::new(0));
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -156,8 +177,16 @@ fn every_snapshot_is_of_one_moment() {
             scope.spawn(|| looked.fetch_add(read(&store, &stop), Ordering::Relaxed));
         }
         scope.spawn(|| {
-            while Instant::now() < end {
-                store.checkpoint().expect("a working disk");
+            let copy = dir.path().join("copy");
+            for turn in 0.. {
+                match turn % 40 {
+                    0 => back_up(&store, &copy),
+                    20 => drop(store.compact(1000).expect("a working disk")),
+                    _ => store.checkpoint().expect("a working disk"),
+                }
+                if Instant::now() > end {
+                    break;
+                }
                 std::thread::sleep(Duration::from_millis(7));
             }
             stop.store(true, Ordering::Relaxed);
@@ -168,7 +197,7 @@ fn every_snapshot_is_of_one_moment() {
     assert!(commits.iter().sum::<u64>() > 20 && looked.into_inner() > 20);
     assert_eq!(store.check().problems, []);
     store.close().expect("a working disk");
-    let store = options.open(dir.path()).expect("a sound store");
+    let store = options.open(&home).expect("a sound store");
     let snapshot = store.read();
     assert_eq!(sum(&snapshot).expect("sound"), 2 * ACCOUNTS * EACH);
     let counters = snapshot.table("counters").expect("sound").expect("made");
