@@ -17,6 +17,26 @@ pub fn seeded(seed: u64) -> Vec<u8> {
         .collect()
 }
 
+/// An input in the making: the bytes for which `Unstructured::choose_index` makes these choices.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder(Vec<u8>);
+
+impl Recorder {
+    /// Appends the choice `chosen` of `n`, and gives it.
+    pub fn choice(&mut self, n: usize, chosen: usize) -> usize {
+        let most = n.saturating_sub(1).to_be_bytes();
+        let unused = most.iter().take_while(|&&byte| byte == 0).count();
+        self.0.extend_from_slice(&chosen.to_be_bytes()[unused..]);
+        chosen
+    }
+
+    /// The input.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Where the corpus of a target lies.
 #[must_use]
 pub fn corpus_dir(target: &str) -> PathBuf {

@@ -74,6 +74,15 @@ enum Home {
 ///
 /// Panics when the store breaks a promise.
 pub fn run(data: &[u8]) {
+    let (setup, ops) = program(data);
+    if let Err(failure) = run_ops(setup, &ops, Lie::Honest) {
+        panic!("{setup:?}, program: {ops:#?}\n{failure}");
+    }
+}
+
+/// The store and the program that `data` encodes.
+#[must_use]
+pub fn program(data: &[u8]) -> (Setup, Vec<Op>) {
     let mut input = Unstructured::new(data);
     let choose = |input: &mut Unstructured<'_>, n| input.choose_index(n).unwrap_or(0);
     let setup = Setup {
@@ -84,9 +93,7 @@ pub fn run(data: &[u8]) {
     while !input.is_empty() && ops.len() < MAX_STEPS {
         ops.push(Op::choose(&mut |n| choose(&mut input, n)));
     }
-    if let Err(failure) = run_ops(setup, &ops, Lie::Honest) {
-        panic!("{setup:?}, program: {ops:#?}\n{failure}");
-    }
+    (setup, ops)
 }
 
 /// Runs a program on a new store. With a [`Lie`] the store is not itself.

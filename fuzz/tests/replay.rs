@@ -2,12 +2,14 @@
 //! Rust, so that what fuzzing has found stays found on every machine.
 
 use core::panic::AssertUnwindSafe;
+use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 
+use brickyard_fuzz::store_oracle::op::Op;
 use brickyard_fuzz::{arena_faults, arena_ops, pool_ops, replay, store_file, store_ops};
 
 /// Inputs from seeds beside the corpus.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = if cfg!(debug_assertions) { 40 } else { 200 };
 
 #[test]
 fn arena_ops_holds_on_corpus_and_seeds() {
@@ -32,6 +34,18 @@ fn store_ops_holds_on_corpus_and_seeds() {
 #[test]
 fn store_file_holds_on_corpus_and_seeds() {
     replay_all("store_file", store_file::run);
+}
+
+#[test]
+fn the_corpus_of_stores_has_every_operation_that_writes() {
+    let files = replay::corpus("store_ops").expect("a readable corpus");
+    let ops = files
+        .iter()
+        .flat_map(|(_, content)| store_ops::program(content).1);
+    let kinds: BTreeSet<String> = ops.map(|op| op.kind()).collect();
+    for kind in Op::WRITING {
+        assert!(kinds.contains(kind), "no {kind}: write the seeds anew");
+    }
 }
 
 fn replay_all(target: &str, body: fn(&[u8])) {

@@ -227,6 +227,31 @@ impl End {
 }
 
 impl Op {
+    /// The kinds of operation that change something, or that make it last.
+    pub const WRITING: [&'static str; 21] = [
+        "Put",
+        "Insert",
+        "Swap",
+        "Delete",
+        "DeleteRange",
+        "Reserve",
+        "Load",
+        "Walk",
+        "AddPair",
+        "RemovePair",
+        "RemoveKey",
+        "DropTable",
+        "Savepoint",
+        "RollBack",
+        "Release",
+        "Commit",
+        "CommitAsync",
+        "Abort",
+        "Checkpoint",
+        "Compact",
+        "Backup",
+    ];
+
     /// The next operation, by choices below the numbers that are asked for. Zeros give puts.
     pub fn choose(choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let kind = choose(96);
@@ -362,6 +387,13 @@ impl Op {
             },
             _ => Self::Ends { view, table },
         }
+    }
+
+    /// What kind of operation it is.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let text = format!("{self:?}");
+        text.split([' ', '(']).next().unwrap_or_default().to_owned()
     }
 
     /// Whether the store does it only while no write transaction is open.

@@ -12,7 +12,7 @@
 use core::panic::AssertUnwindSafe;
 
 use crate::check::{Depth, check};
-use crate::simulation::damage::{open, sound};
+use crate::simulation::damage::{SHARE, open, sound};
 use crate::simulation::oracle::forge::Forgery;
 use crate::simulation::oracle::probe::{read_all, write_beside_reader};
 use crate::simulation::oracle::random::Random;
@@ -66,9 +66,11 @@ fn forgeries(count: usize, seed: u64) -> Outcome {
 
 #[test]
 fn forged_files_give_errors_and_change_under_nobody() {
-    let outcome = forgeries(3_000, 11);
+    let outcome = forgeries(3_000 / SHARE, 11);
     assert!(
-        outcome.refused > 1000 && outcome.written > 100 && outcome.errors > 1000,
+        outcome.refused > 1000 / SHARE
+            && outcome.written > 100 / SHARE
+            && outcome.errors > 1000 / SHARE,
         "{outcome:?}"
     );
     assert_eq!(outcome.changed, 0, "{outcome:?}");
