@@ -1,7 +1,7 @@
 //! How many instructions do get and return take, on each thread, with each guard? How many
 //! a read of the store?
 //!
-//! The gate: `cargo bench -p brickyard-bench --bench instructions` fails when a pair takes
+//! The gate: `cargo run --release -p brickyard-bench --bin instructions` fails when a pair takes
 //! more than [`PAIR_LIMIT`], an owned guard more than [`OWNED_LIMIT`] on top, or a read of
 //! the store more than its limit in [`READS`]. Time depends on the machine and its load;
 //! this count does not.
