@@ -61,6 +61,7 @@ pub(crate) const LARGE_FLAG: u16 = 1 << 15;
 pub(crate) const MAX_LEVEL: u8 = 40;
 /// No leaf has more entries: each takes four bytes, a head and a slot.
 pub(crate) const MOST_ENTRIES: u64 = 4096 / 10;
+
 /// A node whose header and arrays were found to lie inside the page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node<'a> {
