@@ -39,7 +39,11 @@ pub(crate) fn main(args: &RecordArgs) -> Result<()> {
     let (name, arguments) = args.command.split_first().context("no command")?;
     let path = std::path::absolute(&args.output)?;
     let cannot_write = || format!("cannot write {}", path.display());
-    // The library leaves files alone that are there. This says, too, that one can be made.
+    // The library leaves files alone that are there. A device would be removed like a file.
+    if let Ok(found) = fs::metadata(&path) {
+        ensure!(found.is_file(), "{} is no file", path.display());
+    }
+    // Whether a file can be made there is said now, and not by a library inside of the command.
     fs::write(&path, "").with_context(cannot_write)?;
     fs::remove_file(&path).with_context(cannot_write)?;
     let start = Instant::now();

@@ -204,6 +204,12 @@ fn a_command_that_fails_or_is_not_there_is_an_error() {
     assert!(file.exists(), "what it did is recorded");
     let output = record(&file, &["/nonexistent/program"]);
     assert!(stderr(&output).contains("cannot run /nonexistent/program"));
+    let output = record(folder.path(), &["true"]);
+    assert!(
+        stderr(&output).contains("is no file"),
+        "{}",
+        stderr(&output)
+    );
     let output = record(Path::new("/nonexistent/folder/file"), &["true"]);
     assert!(stderr(&output).contains("cannot write /nonexistent/folder/file"));
 }

@@ -99,9 +99,11 @@ fn map() -> *mut Buffer {
         return ptr::null_mut();
     }
     let buffer: *mut Buffer = address.cast();
+    // Relaxed: published by the Release below.
     // SAFETY: mapped above, large enough, on a page boundary, and zero: a null pointer, two
     // `false`, numbers, and a chunk for which its type allows it. Nobody else knows it yet.
     unsafe { (*buffer).owned.store(true, Ordering::Relaxed) };
+    // Relaxed: only put into `next`.
     let mut newest = NEWEST.load(Ordering::Relaxed);
     loop {
         // SAFETY: as above.
@@ -168,7 +170,8 @@ impl Locked {
     pub(crate) fn push(&mut self, number: u64, event: Event) -> bool {
         // SAFETY: the lock is held, so nobody else touches the chunk.
         let chunk = unsafe { &mut (*self.buffer).chunk };
-        // There is room, and numbers grow: see below and `session`.
+        // There is room, or the chunk would have been written out; numbers are taken under the
+        // lock, so they grow.
         chunk.push(number, event);
         !chunk.is_full() || self.flush()
     }

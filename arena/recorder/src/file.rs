@@ -212,8 +212,7 @@ pub(crate) fn keeping_errno<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The value of an environment variable; `None` also while the C library has no
-/// environment yet, which `begun` tells apart.
+/// The value of an environment variable.
 pub(crate) fn variable<'a>(name: &CStr) -> Option<&'a [u8]> {
     // SAFETY: the name is a C string. The session asks before the program has other threads.
     let value: *const c_char = unsafe { libc::getenv(name.as_ptr()) };

@@ -94,6 +94,7 @@ fn keep(event: Event) {
     // lock, so that numbers grow within the buffer.
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     if !locked.push(number, event) {
+        // Relaxed: others see it some time; nothing is read through it.
         STATE.store(OFF, Ordering::Relaxed);
     }
 }
@@ -167,6 +168,7 @@ fn prepare() -> bool {
 
 /// Run in the child after a fork: the buffers are the parent's.
 extern "C" fn forked() {
+    // Relaxed: the child has one thread.
     STATE.store(OFF, Ordering::Relaxed);
 }
 
@@ -184,9 +186,12 @@ extern "C" fn thread_ends(value: *mut c_void) {
         set_own(value);
         return;
     }
+    // Relaxed: this thread has seen `ON`, and with it what was published, before it had a
+    // buffer.
     let written = STATE.load(Ordering::Relaxed) != ON || locked.flush();
     drop(locked);
     if !written {
+        // Relaxed: as in `keep`.
         STATE.store(OFF, Ordering::Relaxed);
     }
     set_own(GONE);
@@ -198,6 +203,7 @@ pub(crate) extern "C" fn finish() {
     static FINISHING: AtomicBool = AtomicBool::new(false);
     // A child of `vfork` shares this memory, and must leave it alone.
     let stranger = file::process() != PROCESS.load(Ordering::Relaxed);
+    // Acquire: pairs with the Release in `begin`.
     if STATE.load(Ordering::Acquire) != ON || stranger {
         return;
     }
@@ -205,6 +211,7 @@ pub(crate) extern "C" fn finish() {
     if FINISHING.swap(true, Ordering::Relaxed) {
         return;
     }
+    // Relaxed: an event that another thread keeps in this moment is written, or comes too late.
     STATE.store(OFF, Ordering::Relaxed);
     let mut whole = true;
     for buffer in buffer::all() {
@@ -214,6 +221,7 @@ pub(crate) extern "C" fn finish() {
         }
     }
     if whole {
+        // Relaxed: plain sums.
         let numbers = NUMBERS.load(Ordering::Relaxed);
         file::write(&end(numbers, LOST.load(Ordering::Relaxed)));
     }
