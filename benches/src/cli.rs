@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::child::ChildArgs;
+use crate::grow::{GrowArgs, GrowChildArgs};
 use crate::pool::PoolChildArgs;
 use crate::record::RecordArgs;
 use crate::replay::{ReplayArgs, ReplayChildArgs};
@@ -28,6 +29,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run every workload under every allocator and print a table (the default)
     Compare(CompareArgs),
+    /// Show how an allocation's cost grows with threads and with live data
+    Grow(GrowArgs),
     /// Run a command alternately under the system malloc and a preloaded library
     Run(RunArgs),
     /// Run a command and write what it allocates into a file
@@ -39,6 +42,9 @@ pub(crate) enum Command {
     /// One measurement
     #[command(hide = true)]
     Child(ChildArgs),
+    /// One point of a curve
+    #[command(hide = true)]
+    GrowChild(GrowChildArgs),
     /// One replay
     #[command(hide = true)]
     ReplayChild(ReplayChildArgs),

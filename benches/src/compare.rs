@@ -155,7 +155,11 @@ fn chosen_workloads(only: Option<&str>) -> Result<Vec<&'static Workload>> {
 }
 
 /// The allocators asked for, or all, the system's first.
-fn chosen_allocators(asked: &[String]) -> Result<Vec<String>> {
+///
+/// # Errors
+///
+/// When one is not in this build.
+pub(crate) fn chosen_allocators(asked: &[String]) -> Result<Vec<String>> {
     let known: Vec<&str> = switch::measurable().collect();
     if let Some(stranger) = asked.iter().find(|name| !known.contains(&name.as_str())) {
         bail!(

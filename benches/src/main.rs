@@ -7,14 +7,17 @@
 //! before the first allocation ([`switch`]); [`compare`] starts them in rounds
 //! [`run`] does the like for foreign commands, or shows their heap ([`heap_profile`]), [`pool`] and [`store`] for the pools and the
 //! stores of the library. [`record`] writes what a foreign command allocates into a file, [`replay`]
-//! measures that file under each allocator. The modules named with
+//! measures that file under each allocator. [`grow`] shows how costs grow with
+//! threads and live data. The modules named with
 //! `expect(unsafe_code)` below are the only ones with unsafe code.
 
 #![deny(unsafe_code)]
 
+mod chart;
 mod child;
 mod cli;
 mod compare;
+mod grow;
 mod heap_profile;
 mod input;
 mod measure;
@@ -52,12 +55,14 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => compared(&cli.compare),
         Some(Command::Compare(args)) => compared(args),
+        Some(Command::Grow(args)) => grow::main(args),
         Some(Command::Run(args)) => run::main(args),
         Some(Command::Record(args)) => record::main(args),
         Some(Command::Replay(args)) => replay::main(args),
         Some(Command::Store(args)) => return store_tool::main(args),
         Some(Command::Child(args)) => child::main(args),
         Some(Command::ReplayChild(args)) => replay::child(args),
+        Some(Command::GrowChild(args)) => grow::child(args),
         Some(Command::PoolChild(args)) => pool::child(args),
         Some(Command::StoreChild(args)) => store::child(args),
         Some(Command::Spawn(args)) => spawn::main(args),

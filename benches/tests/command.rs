@@ -493,3 +493,39 @@ fn a_command_without_a_profile_is_an_error() {
         stderr(&output)
     );
 }
+
+/// The least that `grow` does: two tables, three charts, one record for each point.
+#[test]
+fn growth_is_measured_and_drawn() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = folder.path().join("growth.json");
+    let arguments = [
+        "grow",
+        "--quick",
+        "--rounds",
+        "1",
+        "--most-mib",
+        "4",
+        "--allocators",
+        "arena",
+    ];
+    let places = ["--plot", text(folder.path()), "--json", text(&report)];
+    let output = brickyard(&[&arguments[..], &places].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    for title in ["threads", "live MiB"] {
+        assert!(
+            printed.lines().any(|line| line.starts_with(title)),
+            "{printed}"
+        );
+    }
+    for chart in ["threads.svg", "live.svg", "live-memory.svg"] {
+        assert!(folder.path().join(chart).exists(), "{chart}");
+    }
+    let report = json(&fs::read(report).expect("the report is written"));
+    for (curve, points) in [("by_threads", 7), ("by_live", 2)] {
+        let rows = report[curve].as_array().expect("an array");
+        assert_eq!(rows.len(), points * 2, "{curve}");
+        assert!(rows.iter().all(|row| row["pair_ns"].as_f64() > Some(0.0)));
+    }
+}
