@@ -7,6 +7,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
+/// Takes the next entry of a sorted load.
+pub(crate) type Append<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+
 /// A store under test.
 pub(crate) trait Store: Sync + Sized {
     /// The table as a read transaction sees it.
@@ -29,6 +32,12 @@ pub(crate) trait Store: Sync + Sized {
 
     /// Runs `body` in a write transaction and commits it, durably.
     fn write(&self, body: impl FnOnce(&mut dyn Changes) -> Result<()>) -> Result<()>;
+
+    /// Stores the entries that `body` gives, whose keys ascend and are above all that are
+    /// there, by the store's best call for that; durable when it returns.
+    fn append(&self, body: impl FnOnce(Append<'_>) -> Result<()>) -> Result<()> {
+        self.write(|changes| body(&mut |key, value| changes.append(key, value)))
+    }
 
     /// Brings what was committed into its final place, where that is done later than the
     /// commit. False if the store has no such step.
@@ -58,8 +67,8 @@ pub(crate) trait Changes {
     /// Stores a value under a key.
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()>;
 
-    /// Stores a value under a key above all others, by the store's own call for that if
-    /// it has one.
+    /// Stores a value under a key above all others, by the transaction's own call for that
+    /// if it has one.
     fn append(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.put(key, value)
     }

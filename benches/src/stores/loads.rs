@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::adapter::{Changes, Store, View};
+use super::adapter::{Store, View};
 use super::data::{Data, Keys, VALUE_BYTES};
 use super::job::{Figures, Place, bytes_of, figure, ns_each};
 
@@ -23,24 +23,19 @@ pub(crate) fn file_ratio<S: Store>(store: &S, place: &Place, logical: u64) -> Re
 
 /// Puts entries in this order, at version 0, in one transaction.
 pub(crate) fn load<S: Store>(store: &S, data: &Data, order: &[usize]) -> Result<()> {
-    load_by(store, data, order, |changes, key, value| {
-        changes.put(key, value)
-    })
+    store.write(|changes| each_of(data, order, |key, value| changes.put(key, value)))
 }
 
-fn load_by<S: Store>(
-    store: &S,
+/// Hands entries in this order, at version 0, to `put`.
+fn each_of(
     data: &Data,
     order: &[usize],
-    put: impl Fn(&mut dyn Changes, &[u8], &[u8]) -> Result<()>,
+    mut put: impl FnMut(&[u8], &[u8]) -> Result<()>,
 ) -> Result<()> {
-    store.write(|changes| {
-        let mut value = [0; VALUE_BYTES];
-        for &index in order {
-            data.value(index, 0, &mut value);
-            put(changes, data.key(index), &value)?;
-        }
-        Ok(())
+    let mut value = [0; VALUE_BYTES];
+    order.iter().try_for_each(|&index| {
+        data.value(index, 0, &mut value);
+        put(data.key(index), &value)
     })
 }
 
@@ -50,9 +45,7 @@ pub(crate) fn sorted<S: Store>(place: &Place) -> Result<Figures> {
     let order = data.sorted();
     let store = S::open(&place.dir)?;
     let load_ns = ns_each(data.count(), || {
-        load_by(&store, &data, &order, |changes, key, value| {
-            changes.append(key, value)
-        })
+        store.append(|append| each_of(&data, &order, append))
     })?;
     let file = file_ratio(&store, place, data.logical_bytes())?;
     store.read(|view| data.check_all(view, &order, |_| Some(0)))?;

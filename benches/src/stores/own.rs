@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use brickyard_store::TableMut;
 
-use super::adapter::{Changes, Store, View};
+use super::adapter::{Append, Changes, Store, View};
 
 const TABLE: &str = "t";
 
@@ -39,6 +39,15 @@ impl Store for Brickyard {
     fn write(&self, body: impl FnOnce(&mut dyn Changes) -> Result<()>) -> Result<()> {
         let mut txn = self.0.write()?;
         body(&mut txn.table(TABLE)?)?;
+        Ok(txn.commit()?)
+    }
+
+    fn append(&self, body: impl FnOnce(Append<'_>) -> Result<()>) -> Result<()> {
+        let mut txn = self.0.write()?;
+        let mut table = txn.table(TABLE)?;
+        let mut appender = table.appender()?;
+        body(&mut |key, value| Ok(appender.append(key, value)?))?;
+        appender.finish()?;
         Ok(txn.commit()?)
     }
 

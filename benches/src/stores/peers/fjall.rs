@@ -7,7 +7,7 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
 
-use super::super::adapter::{Changes, Store, View};
+use super::super::adapter::{Append, Changes, Store, View};
 use super::CACHE_BYTES;
 
 pub(crate) struct Fjall {
@@ -59,6 +59,12 @@ impl Store for Fjall {
         };
         body(&mut update)?;
         Ok(update.batch.commit()?)
+    }
+
+    fn append(&self, body: impl FnOnce(Append<'_>) -> Result<()>) -> Result<()> {
+        let mut ingestion = self.table.start_ingestion()?;
+        body(&mut |key, value| Ok(ingestion.write(key, value)?))?;
+        Ok(ingestion.finish()?)
     }
 
     fn settle(&self) -> Result<bool> {
