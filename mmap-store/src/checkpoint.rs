@@ -18,19 +18,24 @@
 //! The slot names the pages up to the last one in use, whatever follows: recovery treats
 //! the rest of the file as if it were not there, and a cut that did not last hurts nobody.
 
+use core::time::Duration;
 use std::io::{self, IoSlice};
+use std::thread;
 
 use crate::error::CommitError;
 use crate::format::meta::Meta;
 use crate::ids::{Extent, FIRST_PAGE, PAGE_BYTES, pages_for};
 use crate::shared::{Durable, Head, Shared};
-use crate::sync::MutexGuard;
 use crate::versions::Version;
 
 /// Pages of a step beside commits: with 32 KiB on its way the next record waits little.
 const BUSY_STEP_PAGES: u32 = 8;
-/// Pages of a step while nobody commits.
+/// Pages of a step while nobody commits, or the ring fills up.
 const QUIET_STEP_PAGES: u32 = 256;
+/// Rest after a step beside commits, so that most of them meet none.
+const BUSY_REST: Duration = Duration::from_micros(300);
+/// Clean pages between two runs that are written in one step all the same.
+const MOST_GAP_PAGES: u32 = 16;
 
 /// A checkpoint that was chosen and not written.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ struct Plan {
     version: Version,
     /// Pages written since the last one was chosen: those of this version are among them.
     dirty: Vec<Extent>,
+    /// Bytes of the ring that were left when it was chosen.
+    room: u64,
 }
 
 impl Shared {
@@ -48,10 +55,9 @@ impl Shared {
         if self.read_only {
             return Err(CommitError::ReadOnly);
         }
-        self.checkpoint_from(self.head.lock())
-    }
-
-    fn checkpoint_from(&self, mut head: MutexGuard<'_, Head>) -> Result<(), CommitError> {
+        // One on its way is waited for before writers have to wait as well.
+        drop(self.checkpointing.lock());
+        let mut head = self.head.lock();
         let one = self.checkpointing.lock();
         let plan = self.plan(&mut head)?;
         drop(head);
@@ -63,20 +69,21 @@ impl Shared {
     /// Writes the pages of a plan to the disk, in steps between commits.
     fn clean(&self, plan: &Plan) -> Result<(), CommitError> {
         let mut seen = 0;
-        self.group.give_way(&mut seen);
-        for run in joined(&plan.dirty) {
-            let mut first = run.first;
-            while first < run.end() {
-                let step = if self.group.give_way(&mut seen) {
-                    BUSY_STEP_PAGES
-                } else {
-                    QUIET_STEP_PAGES
-                };
-                let pages = step.min(run.end() - first);
-                let cleaned = self.pages.backing().clean_pages(Extent { first, pages });
-                cleaned.map_err(|source| self.failed(source))?;
-                first += pages;
-            }
+        let (_, appended_before) = self.group.give_way(&mut seen);
+        let mut runs = joined(&plan.dirty);
+        let total = runs.iter().map(|run| u64::from(run.pages)).sum();
+        // The last run is next.
+        runs.reverse();
+        let mut left = total;
+        while left > 0 {
+            let (busy, appended) = self.group.give_way(&mut seen);
+            let taken = appended - appended_before;
+            let (step, rest) = pace(busy, (total - left, total), (taken, plan.room));
+            thread::sleep(rest);
+            let (span, pages) = take_span(&mut runs, step);
+            let cleaned = self.pages.backing().clean_pages(span);
+            cleaned.map_err(|source| self.failed(source))?;
+            left -= u64::from(pages);
         }
         Ok(())
     }
@@ -92,28 +99,18 @@ impl Shared {
 
     /// Starts the thread that makes transactions last for others, unless it runs.
     pub(crate) fn start_syncer(&self) -> io::Result<()> {
-        self.syncer.start(|| {
+        self.syncer.start("brickyard-sync", || {
             let shared = self.me.upgrade();
             let shared = shared.expect("the caller borrows the store, which owns it");
             move || shared.sync_for_others()
         })
     }
 
-    /// Makes transactions last as long as anybody asks for it. The checkpoints that are
-    /// due are made here, too, but not while a transaction is being made: it may take
-    /// long, and somebody else may ask meanwhile.
+    /// Makes transactions last as long as anybody asks for it.
     fn sync_for_others(&self) {
         while let Some(txn) = self.group.next_asked() {
             // A failure poisons the group, which tells all who wait.
-            if self.settle(txn).is_err() {
-                continue;
-            }
-            if let Some(mut head) = self.head.try_lock()
-                && self.checkpoint_is_due(&mut head)
-            {
-                // A failure shows in the next commit.
-                let _ = self.checkpoint_from(head);
-            }
+            let _ = self.settle(txn);
         }
     }
 
@@ -178,6 +175,7 @@ impl Shared {
             meta,
             version: head.version,
             dirty: core::mem::take(&mut head.dirty),
+            room: self.ring_bytes - (head.ring - head.durable.ring_start).min(self.ring_bytes),
         })
     }
 
@@ -202,6 +200,46 @@ impl Shared {
         backing.write_pages(slot, &[IoSlice::new(&page[..])])?;
         backing.sync_tree()
     }
+}
+
+/// Pages of the next step, and the rest before it, if commits are `busy`, so many of all
+/// pages are written, and so many bytes of the ring's room are taken.
+///
+/// The pages are to be written when half of the room is taken: where they are behind, the
+/// steps are long and follow one another.
+fn pace(busy: bool, (done, total): (u64, u64), (taken, room): (u64, u64)) -> (u32, Duration) {
+    let is_behind = u128::from(taken) * 2 * u128::from(total) > u128::from(done) * u128::from(room);
+    // At the start nothing is written, and little taken.
+    if !busy || is_behind && taken > room / 16 {
+        (QUIET_STEP_PAGES, Duration::ZERO)
+    } else {
+        (BUSY_STEP_PAGES, BUSY_REST)
+    }
+}
+
+/// Takes runs of up to `most` pages that lie near one another, from the last on, which is
+/// the lowest: where they lie, and how many pages they have. There is one.
+fn take_span(runs: &mut Vec<Extent>, most: u32) -> (Extent, u32) {
+    let first = runs.last().expect("there is a run").first;
+    let (mut end, mut pages) = (first, 0);
+    while pages < most
+        && let Some(run) = runs.last_mut()
+        && run.first - end <= MOST_GAP_PAGES
+    {
+        let part = run.pages.min(most - pages);
+        pages += part;
+        end = run.first + part;
+        run.first = end;
+        run.pages -= part;
+        if run.pages == 0 {
+            runs.pop();
+        }
+    }
+    let span = Extent {
+        first,
+        pages: end - first,
+    };
+    (span, pages)
 }
 
 /// The runs in the order of their pages, those that touch or overlap as one.
@@ -247,5 +285,35 @@ mod tests {
         ];
         assert_eq!(joined(&runs), [run(3, 8), run(20, 2), run(30, 1)]);
         assert_eq!(joined(&[]), []);
+    }
+
+    #[test]
+    fn a_step_spans_runs_that_lie_near_one_another() {
+        let run = |first, pages| Extent { first, pages };
+        let mut runs = vec![run(100, 3), run(20, 6), run(10, 4)];
+        assert_eq!(take_span(&mut runs, 8), (run(10, 14), 8));
+        assert_eq!(take_span(&mut runs, 8), (run(24, 2), 2), "100 is far away");
+        assert_eq!(take_span(&mut runs, 2), (run(100, 2), 2));
+        assert_eq!(take_span(&mut runs, 2), (run(102, 1), 1));
+        assert_eq!(runs, []);
+    }
+
+    #[test]
+    fn a_checkpoint_is_done_before_the_ring_is_full() {
+        let slow = (BUSY_STEP_PAGES, BUSY_REST);
+        let fast = (QUIET_STEP_PAGES, Duration::ZERO);
+        assert_eq!(
+            pace(false, (0, 100), (0, 1000)),
+            fast,
+            "nobody is kept waiting"
+        );
+        assert_eq!(pace(true, (0, 100), (0, 1000)), slow);
+        assert_eq!(pace(true, (50, 100), (200, 1000)), slow, "on time");
+        assert_eq!(pace(true, (30, 100), (200, 1000)), fast, "behind");
+        assert_eq!(
+            pace(true, (99, 100), (500, 1000)),
+            fast,
+            "half of it is taken"
+        );
     }
 }

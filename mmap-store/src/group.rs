@@ -39,6 +39,8 @@ struct State {
     leading: bool,
     /// A barrier failed: nothing is durable any more that was not before.
     poisoned: bool,
+    /// Bytes of records there have been.
+    appended: u64,
     /// The last transaction that somebody asked for.
     asked: u64,
     /// Nobody asks any more.
@@ -74,6 +76,7 @@ impl Group {
                 durable,
                 leading: false,
                 poisoned: false,
+                appended: 0,
                 asked: durable,
                 ending: false,
                 watchers: Vec::new(),
@@ -87,10 +90,10 @@ impl Group {
     /// Appends the records of the transaction that made `version`.
     pub(crate) fn append(&self, segments: Vec<Segment>, version: Version) {
         let mut state = self.state.lock();
-        let segments = segments.into_iter();
-        state
-            .buffer
-            .extend(segments.map(|segment| (version.txn, segment)));
+        for segment in segments {
+            state.appended += segment.1.len() as u64;
+            state.buffer.push((version.txn, segment));
+        }
         state.buffered = Some(version);
     }
 
@@ -160,15 +163,15 @@ impl Group {
     }
 
     /// Waits until nobody writes records. True if somebody did, or had done since the
-    /// last call with the same `seen`.
-    pub(crate) fn give_way(&self, seen: &mut u64) -> bool {
+    /// last call with the same `seen`; and how many bytes of records there have been.
+    pub(crate) fn give_way(&self, seen: &mut u64) -> (bool, u64) {
         let mut state = self.state.lock();
         let busy = state.leading || state.durable > *seen;
         while state.leading {
             state = wait(&self.wake, state);
         }
         *seen = state.durable;
-        busy
+        (busy, state.appended)
     }
 
     /// A checkpoint made every transaction up to `txn` durable.

@@ -38,6 +38,14 @@ pub(crate) fn kept<D: Lasts>(durable: &D, pinned: Option<u64>) -> impl Iterator<
     [durable.txn()].into_iter().chain(pinned)
 }
 
+/// Waits until the checkpoint on its way lasts, or has failed. The caller holds the writer's
+/// state; whoever chose the pinned version holds `checkpointing` until it has said so.
+pub(crate) fn await_end(checkpointing: &Mutex<()>) {
+    if !left_out(Step::AwaitCheckpoint) {
+        drop(checkpointing.lock());
+    }
+}
+
 /// Whether a ring of `bytes` bytes has room up to the position `end`.
 pub(crate) fn has_room<D: Lasts>(durable: &D, end: u64, bytes: u64) -> bool {
     end - durable.ring_start() <= bytes || left_out(Step::KeepRing)

@@ -125,8 +125,8 @@ mod pages;
 #[cfg(not(loom))]
 mod tree;
 
-#[cfg(not(loom))]
-mod syncer;
+#[cfg_attr(loom, expect(dead_code, reason = "loom's threads are its own"))]
+mod worker;
 
 #[cfg(not(loom))]
 mod spill;

@@ -23,9 +23,9 @@ use crate::pages::Pages;
 use crate::shared::{Durability, Durable, EMPTY, Head, Shared, SweepPlace};
 use crate::space::Space;
 use crate::sync::Mutex;
-use crate::syncer::Syncer;
 use crate::txn::write::WriteTxn;
 use crate::versions::{Version, Versions};
+use crate::worker::{Bell, Worker};
 
 /// A file that may be what a creation left that was cut short is at most this long.
 const NEW_PAGES: u32 = 4096;
@@ -43,6 +43,7 @@ pub(crate) struct How {
     /// An empty backing may become a store.
     pub(crate) create: bool,
     pub(crate) durability: Durability,
+    pub(crate) checkpoint_thread: bool,
     pub(crate) checkpoint_budget: u32,
     pub(crate) trace_readers: bool,
     /// Walk everything before anything is trusted, not only what writing relies on.
@@ -194,7 +195,9 @@ fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, 
         versions: Versions::new(version),
         group: Arc::new(Group::new(meta.txn)),
         me: Weak::new(),
-        syncer: Syncer::default(),
+        syncer: Worker::new(),
+        cleaner: Worker::new(),
+        bell: Bell::new(),
         head: Mutex::new(Head {
             version,
             len: meta.pages,
@@ -221,6 +224,7 @@ fn assemble(backing: Arc<dyn Backing>, meta: &Meta, how: How) -> Result<Shared, 
         checkpoint_budget: how.checkpoint_budget,
         opened: how.trace_readers.then(Instant::now),
         durability: how.durability,
+        checkpoint_thread: how.checkpoint_thread,
         #[cfg(test)]
         sabotage: how.sabotage,
     })

@@ -9,12 +9,12 @@ use crate::error::CommitError;
 use crate::format::ring;
 use crate::group::{Group, GroupError};
 use crate::ids::{Child, Extent, FIRST_TXN};
-use crate::lasting::{Lasts, has_room, kept, take_notice};
+use crate::lasting::{Lasts, await_end, has_room, kept, take_notice};
 use crate::pages::Pages;
 use crate::space::Space;
 use crate::sync::{Mutex, MutexGuard};
-use crate::syncer::Syncer;
 use crate::versions::{Version, Versions};
+use crate::worker::{Bell, Worker};
 
 /// The file grows by an eighth, at least and at most by so many pages.
 const LEAST_GROWTH_PAGES: u32 = 64;
@@ -36,9 +36,13 @@ pub(crate) struct Shared {
     pub(crate) versions: Versions,
     /// Shared with the futures of commits, which may outlive the store.
     pub(crate) group: Arc<Group>,
-    /// For the thread that syncs.
+    /// For the store's threads.
     pub(crate) me: Weak<Self>,
-    pub(crate) syncer: Syncer,
+    /// Makes transactions last for those who do not wait.
+    pub(crate) syncer: Worker,
+    /// Makes the checkpoints that are due, when `bell` rings.
+    pub(crate) cleaner: Worker,
+    pub(crate) bell: Bell,
     /// The writer's state: held by a write transaction while it lives.
     pub(crate) head: Mutex<Head>,
     /// Held by the checkpoint that is on its way.
@@ -51,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoint_budget: u32,
     /// When the store was opened, if readers say when and where they begin.
     pub(crate) opened: Option<Instant>,
+    /// A thread makes the checkpoints that are due, and not the commit that finds them so.
+    pub(crate) checkpoint_thread: bool,
     /// What `commit` asks for.
     pub(crate) durability: Durability,
     /// Errors planted by tests of the tests.
@@ -349,32 +355,49 @@ impl Shared {
         }
     }
 
-    /// Room in the ring for a record: what to write and the position after it. `None` if
-    /// it does not fit before the next checkpoint.
+    /// Room in the ring for a record: what to write and the position after it. Gives the
+    /// record back if it does not fit before the next checkpoint.
     pub(crate) fn ring_room(
         &self,
         head: &Head,
         record: Vec<u8>,
         seq: u64,
-    ) -> Option<(Vec<Segment>, u64)> {
+    ) -> Result<(Vec<Segment>, u64), Vec<u8>> {
         let place = head.ring % self.ring_bytes;
         let left = self.ring_bytes - place;
         let bytes = record.len() as u64;
-        let mut segments = Vec::with_capacity(1);
-        let mut start = head.ring;
-        if bytes > left {
-            // Less room than a mark takes says the same as a mark.
-            if left >= ring::HEADER_BYTES as u64 {
-                segments.push((place, ring::wrap_mark(head.salt, seq)));
-            }
-            start += left;
-        }
+        let start = head.ring + if bytes > left { left } else { 0 };
         let end = start + bytes;
         if !has_room(&head.durable, end, self.ring_bytes) {
-            return None;
+            return Err(record);
+        }
+        let mut segments = Vec::with_capacity(1);
+        // Less room than a mark takes says the same as a mark.
+        if bytes > left && left >= ring::HEADER_BYTES as u64 {
+            segments.push((place, ring::wrap_mark(head.salt, seq)));
         }
         segments.push((start % self.ring_bytes, record));
-        Some((segments, end))
+        Ok((segments, end))
+    }
+
+    /// Like [`Shared::ring_room`]; a checkpoint on its way is waited for if the record fits
+    /// after it.
+    pub(crate) fn await_ring_room(
+        &self,
+        head: &mut Head,
+        record: Vec<u8>,
+        seq: u64,
+    ) -> Option<(Vec<Segment>, u64)> {
+        let record = match self.ring_room(head, record, seq) {
+            Ok(room) => return Some(room),
+            Err(record) => record,
+        };
+        if head.pinned.is_none() {
+            return None;
+        }
+        await_end(&self.checkpointing);
+        self.reclaim(head);
+        self.ring_room(head, record, seq).ok()
     }
 
     /// Waits until transaction `txn` is durable, and published.

@@ -41,6 +41,7 @@ pub struct Options {
     durability: Durability,
     check: bool,
     checkpoint_budget: u32,
+    checkpoint_thread: bool,
     trace_readers: bool,
     #[cfg(test)]
     pub(crate) sabotage: crate::shared::Sabotage,
@@ -58,6 +59,7 @@ impl Default for Options {
             durability: Durability::default(),
             check: false,
             checkpoint_budget: CHECKPOINT_PAGES,
+            checkpoint_thread: true,
             trace_readers: false,
             #[cfg(test)]
             sabotage: crate::shared::Sabotage::default(),
@@ -134,6 +136,16 @@ impl Options {
     /// off all the same.
     pub fn checkpoint_budget(mut self, pages: u32) -> Self {
         self.checkpoint_budget = pages;
+        self
+    }
+
+    /// Whether a thread of the store makes the checkpoints that are due when the ring is
+    /// half full (the default); it starts with the first of them and ends with the store.
+    /// Commits go on meanwhile, and wait only if the ring fills up before it is done.
+    /// Without it, or if it cannot be started, the commit that finds the ring half full
+    /// makes the checkpoint before it returns. A store in memory has no such thread.
+    pub fn checkpoint_thread(mut self, thread: bool) -> Self {
+        self.checkpoint_thread = thread;
         self
     }
 
@@ -223,6 +235,8 @@ impl Options {
             durability: self.durability,
             check: self.check,
             checkpoint_budget: self.checkpoint_budget,
+            // Without a disk there is nothing to wait for.
+            checkpoint_thread: self.checkpoint_thread && backing.dir().is_some(),
             trace_readers: self.trace_readers,
             #[cfg(test)]
             sabotage: self.sabotage,
@@ -280,7 +294,7 @@ impl Store {
     }
 
     /// Makes everything that was committed durable and empties the ring. Done by itself
-    /// when the ring is half full, and on close. If a quarter of the file is free, some
+    /// when the ring is half full ([`Options::checkpoint_thread`]), and on close. If a quarter of the file is free, some
     /// pages are moved and the file becomes shorter
     /// ([`Options::checkpoint_budget`]).
     ///
@@ -430,6 +444,8 @@ impl Store {
     fn close_now(&self) -> Result<(), CommitError> {
         self.shared.group.end_asking();
         self.shared.syncer.join();
+        self.shared.bell.end();
+        self.shared.cleaner.join();
         let idle = {
             let head = self.shared.head.lock();
             let last = self.shared.done.lock().unwrap_or(head.durable);

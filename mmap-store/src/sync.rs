@@ -32,6 +32,10 @@ pub(crate) enum Step {
     KeepPinned,
     /// The ring is used anew up to where the last checkpoint says.
     KeepRing,
+    /// The thread that makes checkpoints is woken.
+    WakeCleaner,
+    /// A commit that finds the ring full waits for the checkpoint on its way.
+    AwaitCheckpoint,
 }
 
 /// Whether a step is left out: never, outside of a model's twin.

@@ -211,6 +211,7 @@ pub(super) fn verify(dir: &Path, depth: Depth) -> Result<(), BackupError> {
         map_bytes: 1 << 40,
     };
     let how = How {
+        checkpoint_thread: false,
         read_only: true,
         create: false,
         durability: Durability::default(),

@@ -2,7 +2,7 @@
 //! recovery does not need them (`lasting`).
 
 use super::{NEW, OLD, leaked, version};
-use crate::lasting::{Lasts, has_room, kept, take_notice};
+use crate::lasting::{Lasts, await_end, has_room, kept, take_notice};
 use crate::sync::{Mutex, Step, without};
 use crate::versions::Versions;
 
@@ -63,6 +63,7 @@ struct Head {
 struct World {
     versions: Versions,
     head: Mutex<Head>,
+    checkpointing: Mutex<()>,
     done: Mutex<Option<Checkpoint>>,
     disk: Mutex<Disk>,
 }
@@ -86,6 +87,7 @@ impl World {
         Self {
             versions: Versions::new(version(NEW)),
             head: Mutex::new(head),
+            checkpointing: Mutex::new(()),
             done: Mutex::new(None),
             disk: Mutex::new(disk),
         }
@@ -100,6 +102,7 @@ impl World {
     /// A checkpoint of the newest version.
     fn checkpoint(&self, slot_first: bool) {
         let mut head = self.head.lock();
+        let one = self.checkpointing.lock();
         let txn = head.version;
         let page = head.homes[usize::try_from(txn).expect("small")];
         head.pinned = Some(txn);
@@ -112,6 +115,7 @@ impl World {
         if slot_first {
             done();
         }
+        drop(one);
     }
 
     /// Transaction `txn`, which replaces the version before it: takes the page of the
@@ -124,7 +128,13 @@ impl World {
         self.versions.snapshots(&mut snapshots);
         snapshots.extend(kept(&head.durable, head.pinned));
         if !has_room(&head.durable, txn, RING) {
-            return;
+            if head.pinned.is_none() {
+                return;
+            }
+            await_end(&self.checkpointing);
+            take_notice(&self.done, &mut head.durable, &mut head.pinned);
+            let has_room = has_room(&head.durable, txn, RING);
+            assert!(has_room, "a checkpoint makes room");
         }
         let [replaced, own] = [txn - 2, txn].map(|txn| usize::try_from(txn).expect("small"));
         let page = if snapshots.contains(&(txn - 2)) {
@@ -152,7 +162,8 @@ fn race(slot_first: bool) {
 }
 
 /// Whenever the power goes while a checkpoint and commits are on their way, recovery
-/// finds a whole tree and all records after it.
+/// finds a whole tree and all records after it. A commit that finds the ring full goes on
+/// when the checkpoint ends.
 #[test]
 fn loom_a_checkpoint_beside_commits_leaves_what_recovery_needs() {
     race(true);
@@ -170,6 +181,14 @@ fn loom_a_checkpoint_that_speaks_too_early_is_caught() {
 #[should_panic(expected = "recovery finds the tree")]
 fn loom_a_pinned_version_that_is_not_kept_is_caught() {
     without(Step::KeepPinned, || race(true));
+}
+
+/// The same with a writer that finds the ring full and does not wait for the checkpoint on
+/// its way.
+#[test]
+#[should_panic(expected = "makes room")]
+fn loom_a_full_ring_that_nobody_waits_for_is_caught() {
+    without(Step::AwaitCheckpoint, || race(true));
 }
 
 /// The same with a writer that does not ask where the ring starts.

@@ -6,6 +6,7 @@
 
 mod asking;
 mod checkpoints;
+mod cleaner;
 mod committers;
 mod cut;
 mod readers;

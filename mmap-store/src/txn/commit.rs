@@ -62,8 +62,7 @@ impl WriteTxn<'_> {
             Durability::Durable => shared.settle(version.txn)?,
         }
         if due {
-            // Whether it works or not, this commit is done; a failure shows in the next.
-            let _ = shared.checkpoint_if_due();
+            shared.checkpoint_when_due();
         }
         Ok(())
     }
@@ -73,7 +72,9 @@ impl WriteTxn<'_> {
     ///
     /// The first call starts a thread, which writes and syncs for all who commit so, with
     /// one barrier for all who wait at that moment; it ends with the store. A
-    /// transaction that is too long for the ring is a checkpoint, which this call waits for.
+    /// transaction that is too long for the ring is a checkpoint, which this call waits
+    /// for, as for one that is due if no thread makes it
+    /// ([`Options::checkpoint_thread`](crate::Options::checkpoint_thread)).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -120,12 +121,15 @@ impl WriteTxn<'_> {
             action: "start the thread that syncs",
             source,
         })?;
-        let txn = match self.append()? {
+        let (txn, due) = match self.append()? {
             Appended::Lasts => return Ok(CommitFuture::new(shared, 0)),
-            Appended::Nothing { seen } => seen.txn,
-            Appended::Buffered { version, .. } => version.txn,
+            Appended::Nothing { seen } => (seen.txn, false),
+            Appended::Buffered { version, due } => (version.txn, due),
         };
         shared.group.ask(txn);
+        if due {
+            shared.checkpoint_when_due();
+        }
         Ok(CommitFuture::new(shared, txn))
     }
 
@@ -364,7 +368,7 @@ enum Appended {
     /// Its record is in the buffer.
     Buffered {
         version: Version,
-        /// The ring is half full.
+        /// The ring is half full, and no checkpoint is on its way.
         due: bool,
     },
 }
@@ -379,7 +383,7 @@ fn install(
 ) -> Result<Appended, CommitError> {
     let room = record.and_then(|mut record| {
         ring::seal(&mut record, head.salt, version.txn);
-        shared.ring_room(&head, record, version.txn)
+        shared.await_ring_room(&mut head, record, version.txn)
     });
     head.version = version;
     // They are the version's from now on.
@@ -399,7 +403,7 @@ fn install(
         return result.map(|()| Appended::Lasts);
     };
     head.ring = end;
-    let due = end - head.durable.ring_start > shared.ring_bytes / 2;
+    let due = head.pinned.is_none() && end - head.durable.ring_start > shared.ring_bytes / 2;
     shared.group.append(segments, version);
     Ok(Appended::Buffered { version, due })
 }

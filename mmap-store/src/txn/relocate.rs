@@ -97,13 +97,37 @@ impl Shared {
         Ok(())
     }
 
-    /// A checkpoint, if the ring is more than half full and none is on its way.
-    pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
+    /// A checkpoint, if the ring is more than half full and none is on its way: soon, if a
+    /// thread makes it, or else now.
+    pub(crate) fn checkpoint_when_due(&self) {
+        let started = self.checkpoint_thread
+            && self
+                .cleaner
+                .start("brickyard-clean", || {
+                    let shared = self.me.upgrade();
+                    let shared = shared.expect("the caller borrows the store, which owns it");
+                    move || {
+                        while shared.bell.wait() {
+                            // The thread may wait for writers, nobody waits for it.
+                            shared.checkpoint_if_due(true);
+                        }
+                    }
+                })
+                .is_ok();
+        if started {
+            self.bell.ring();
+        } else {
+            self.checkpoint_if_due(false);
+        }
+    }
+
+    fn checkpoint_if_due(&self, wait: bool) {
         let due = self.checkpoint_is_due(&mut self.head.lock());
         if due {
-            self.checkpoint_and_shrink(false)?;
+            // Whether it works or not, the commit that asked is done; a failure shows in
+            // the next.
+            let _ = self.checkpoint_and_shrink(wait);
         }
-        Ok(())
     }
 
     fn much_is_free(&self) -> bool {
@@ -210,7 +234,7 @@ impl Shared {
         let mut record = vec![0; ring::HEADER_BYTES];
         ring::seal(&mut record, txn.head.salt, txn.work.txn);
         let room = self.ring_room(&txn.head, record, txn.work.txn);
-        let Some((segments, end)) = room else {
+        let Ok((segments, end)) = room else {
             runs.into_iter().for_each(|run| txn.head.space.insert(run));
             return Ok(false);
         };
