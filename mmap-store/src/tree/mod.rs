@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod cursor;
 pub(crate) mod edit;
+pub(crate) mod gather;
 pub(crate) mod memory;
 pub(crate) mod mutate;
 pub(crate) mod pack;

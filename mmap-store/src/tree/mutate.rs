@@ -176,7 +176,7 @@ fn drop_value(work: &mut Work<'_>, leaf: Child, index: usize) -> Result<(), Read
 }
 
 /// Runs `f` with the transaction's scratch memory.
-fn with_scratch<R>(work: &mut Work<'_>, f: impl FnOnce(&mut Work<'_>, &Bump) -> R) -> R {
+pub(super) fn with_scratch<R>(work: &mut Work<'_>, f: impl FnOnce(&mut Work<'_>, &Bump) -> R) -> R {
     let mut scratch = core::mem::take(&mut work.scratch);
     let result = f(work, &scratch);
     scratch.reset();
@@ -199,6 +199,16 @@ fn split_leaf(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)], it
     });
 }
 
+/// What a parent files a node under that begins with `first`, behind one that ends with
+/// `before`.
+pub(super) fn key_between<'a>(before: &Item<'_>, first: &Item<'a>, shape: Shape) -> &'a [u8] {
+    if shape.level == 0 {
+        separator(before.key, first.key)
+    } else {
+        first.key
+    }
+}
+
 /// Lays entries out over nodes, using those of `reuse` first.
 fn lay_out<'a>(
     work: &mut Work<'_>,
@@ -211,10 +221,9 @@ fn lay_out<'a>(
     let (mut pieces, mut start) = (Vec::new(), 0);
     for run in cut(items, shape, share) {
         let end = start + run;
-        let key = match (start, shape.level) {
-            (0, _) => &[],
-            (_, 0) => separator(items[start - 1].key, items[start].key),
-            _ => items[start].key,
+        let key = match start {
+            0 => &[],
+            _ => key_between(&items[start - 1], &items[start], shape),
         };
         let child = reuse.get(pieces.len()).copied();
         let child = child.unwrap_or_else(|| work.new_node());
@@ -465,7 +474,7 @@ fn shrink(
 }
 
 /// Lets an inner root with one child give way to it.
-fn lower_root(work: &mut Work<'_>, root: &mut Child) -> Result<(), ReadError> {
+pub(super) fn lower_root(work: &mut Work<'_>, root: &mut Child) -> Result<(), ReadError> {
     loop {
         let view = work.node(*root)?;
         if view.is_leaf() || view.count() > 1 {

@@ -133,14 +133,47 @@ pub(crate) fn cut(items: &[Item<'_>], shape: Shape, share: Share) -> Vec<usize> 
     {
         return vec![first, items.len() - first];
     }
-    let (mut runs, mut start) = (Vec::new(), 0);
-    while start < items.len() {
-        let mut end = start + 1;
-        while end < items.len() && node_bytes(&items[start..=end], shape) <= PAGE_BYTES {
-            end += 1;
+    cut_front(items, shape, PAGE_BYTES)
+}
+
+/// Cuts sorted entries into runs that each take up to `most` bytes of a node, or are one
+/// entry; the lengths of the runs. The last two are shared evenly if the last would be less
+/// than half full.
+pub(crate) fn cut_at(items: &[Item<'_>], shape: Shape, most: usize) -> Vec<usize> {
+    let mut runs = cut_front(items, shape, most);
+    if let [.., before, last] = runs.as_mut_slice() {
+        let rest = &items[items.len() - *last..];
+        let both = &items[items.len() - *last - *before..];
+        if node_bytes(rest, shape) < PAGE_BYTES / 2
+            && let Some(first) = cut_evenly(both, shape)
+        {
+            (*before, *last) = (first, both.len() - first);
         }
-        runs.push(end - start);
-        start = end;
+    }
+    runs
+}
+
+fn cut_front(items: &[Item<'_>], shape: Shape, most: usize) -> Vec<usize> {
+    let (mut runs, mut rest) = (Vec::new(), items);
+    while !rest.is_empty() {
+        let fits = |&count: &usize| node_bytes(&rest[..count], shape) <= most;
+        // With each entry a node becomes larger: the first power of two that does not
+        // fit, and then between it and the one before.
+        let (mut least, mut end) = (1, 2);
+        while end <= rest.len() && fits(&end) {
+            (least, end) = (end, end * 2);
+        }
+        let mut end = end.min(rest.len() + 1);
+        while end - least > 1 {
+            let middle = least.midpoint(end);
+            if fits(&middle) {
+                least = middle;
+            } else {
+                end = middle;
+            }
+        }
+        runs.push(least);
+        rest = &rest[least..];
     }
     runs
 }

@@ -1,6 +1,7 @@
 //! Committing: nodes get their pages, pages their checksums, the ring its record.
 //!
-//! 1. The records of changed tables are put into the tree of tables.
+//! 1. Sparse nodes are shared out over fewer (`tree/gather.rs`); the records of changed
+//!    tables are put into the tree of tables.
 //! 2. All new pages are placed, in one run if there is one ([`Shared::place`]).
 //! 3. Children get their page and checksum before their parents are summed
 //!    ([`Writer::settle_tree`]); one vectored write a run. Nobody can see them yet.
@@ -19,6 +20,7 @@ use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages
 use crate::shared::{Durability, Placement, Shared, Turn};
 use crate::space::Freed;
 use crate::tree::edit::{NodeMut, own};
+use crate::tree::gather::gather;
 use crate::tree::memory::ValueMemory;
 use crate::tree::mutate;
 use crate::tree::work::Work;
@@ -190,6 +192,9 @@ impl WriteTxn<'_> {
 
     /// Steps 1 and 2.
     fn place(&mut self) -> Result<Placement, CommitError> {
+        for table in self.tables.iter_mut().filter(|table| table.changed) {
+            gather(&mut self.work, &mut table.record.root)?;
+        }
         for table in self.tables.iter().filter(|table| table.changed) {
             let name = table.name.as_bytes();
             if table.exists {
