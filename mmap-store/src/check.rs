@@ -1,4 +1,11 @@
 //! Walking everything: is each page what its parent says, once, and accounted for?
+//!
+//! Opening for writing waits for the walk over nodes, so two threads share a large table:
+//! each walks half of the root's children with a map of its own of the pages that it met,
+//! and pages that are in both maps are used twice.
+
+use core::ops::Range;
+use std::thread;
 
 use crate::error::{Flaw, Problem, ReadError};
 use crate::format::node::Node;
@@ -48,6 +55,24 @@ pub(crate) enum Depth {
 /// No more lost pages are listed one by one: a file may have holes for ever.
 const MOST_LOST: usize = 1 << 16;
 
+/// A file of more pages is walked by two threads when it is opened.
+const SHARED_PAGES: u32 = if cfg!(test) { 16 } else { 1024 };
+
+/// The entries of a table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entries {
+    found: u64,
+    /// Those that no multi-map has.
+    no_pairs: u64,
+}
+
+impl Entries {
+    fn count(&mut self, multi_map: bool, leaf: &Node<'_>, index: usize) {
+        self.found += 1;
+        self.no_pairs += u64::from(multi_map && !is_pair(leaf, index));
+    }
+}
+
 /// The walk.
 struct Walk<'s> {
     shared: &'s Shared,
@@ -96,17 +121,7 @@ pub(crate) fn check_with(
 ) -> CheckReport {
     let mut head = shared.head.lock();
     shared.reclaim(&mut head);
-    let mut walk = Walk {
-        shared,
-        report: CheckReport::default(),
-        depth,
-        txn: head.version.txn,
-        alignment: Alignment::NONE,
-        len: head.len,
-        seen: vec![0; head.len as usize / 64 + 1],
-        met: 0,
-        progress,
-    };
+    let mut walk = Walk::new(shared, depth, (head.version.txn, head.len), progress);
     walk.tables(head.version.root);
     walk.report.live_pages = walk
         .seen
@@ -128,7 +143,26 @@ pub(crate) fn check_with(
     walk.report
 }
 
-impl Walk<'_> {
+impl<'s> Walk<'s> {
+    fn new(
+        shared: &'s Shared,
+        depth: Depth,
+        (txn, len): (u64, u32),
+        progress: &'s mut dyn FnMut(CheckProgress),
+    ) -> Self {
+        Self {
+            shared,
+            report: CheckReport::default(),
+            depth,
+            txn,
+            alignment: Alignment::NONE,
+            len,
+            seen: vec![0; len as usize / 64 + 1],
+            met: 0,
+            progress,
+        }
+    }
+
     fn damaged(&mut self, page: u32, flaw: Flaw) {
         let page = PageId(page);
         let error = ReadError::Damaged { page, flaw };
@@ -182,23 +216,93 @@ impl Walk<'_> {
                 self.damaged(root.page, Flaw::Record);
                 continue;
             };
-            let (mut found, mut no_pairs) = (0, 0);
-            self.tree(record.root, alignment, &mut |leaf, index| {
-                found += 1;
-                no_pairs += u64::from(multi_map && !is_pair(leaf, index));
-            });
-            if no_pairs > 0 {
+            let entries = self.table(record.root, alignment, multi_map);
+            if entries.no_pairs > 0 {
                 self.damaged(record.root.page, Flaw::Record);
             }
-            self.report.entries += found;
-            if found != record.len {
+            self.report.entries += entries.found;
+            if entries.found != record.len {
                 self.report.problems.push(Problem::Len {
                     table,
                     recorded: record.len,
-                    found,
+                    found: entries.found,
                 });
             }
         }
+    }
+
+    /// Walks a table, in two threads if it is worth while.
+    fn table(&mut self, root: Child, alignment: Alignment, multi_map: bool) -> Entries {
+        let is_large = self.depth == Depth::Nodes && self.len > SHARED_PAGES;
+        self.alignment = alignment;
+        let entered = (is_large && !root.is_none()).then(|| self.enter(root, None));
+        let mut entries = Entries::default();
+        match entered {
+            None => self.tree(root, alignment, &mut |leaf, index| {
+                entries.count(multi_map, leaf, index);
+            }),
+            Some(None) => {}
+            Some(Some(node)) if node.is_leaf() => {
+                entries = self.part((root, &node), 0..node.count(), multi_map);
+            }
+            Some(Some(node)) => entries = self.halves((root, &node), multi_map),
+        }
+        entries
+    }
+
+    /// Walks the children of a root, half of them in another thread.
+    fn halves(&mut self, root: (Child, &Node<'_>), multi_map: bool) -> Entries {
+        let (count, middle) = (root.1.count(), root.1.count() / 2);
+        let (shared, depth, file) = (self.shared, self.depth, (self.txn, self.len));
+        let alignment = self.alignment;
+        let upper = move || {
+            let mut silent = |_| {};
+            let mut walk = Walk::new(shared, depth, file, &mut silent);
+            walk.alignment = alignment;
+            let entries = walk.part(root, middle..count, multi_map);
+            (entries, walk.seen, walk.met, walk.report.problems)
+        };
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("brickyard-open".into());
+            let Ok(other) = builder.spawn_scoped(scope, upper) else {
+                return self.part(root, 0..count, multi_map);
+            };
+            let mut entries = self.part(root, 0..middle, multi_map);
+            let joined = other.join();
+            let (others, seen, met, problems) =
+                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            entries.found += others.found;
+            entries.no_pairs += others.no_pairs;
+            self.met += met;
+            self.report.problems.extend(problems);
+            for (index, (ours, theirs)) in self.seen.iter_mut().zip(seen).enumerate() {
+                let both = *ours & theirs;
+                *ours |= theirs;
+                if both != 0 {
+                    let page = u32::try_from(index * 64).expect("a file has 2³¹ pages at most");
+                    let page = PageId(page + both.trailing_zeros());
+                    self.report.problems.push(Problem::UsedTwice(page));
+                }
+            }
+            entries
+        })
+    }
+
+    /// Walks a part of a root's entries or children.
+    fn part(
+        &mut self,
+        (root, node): (Child, &Node<'_>),
+        part: Range<usize>,
+        multi_map: bool,
+    ) -> Entries {
+        let mut entries = Entries::default();
+        let walked = self.entries(root, node, part, (&[], None), &mut |leaf, index| {
+            entries.count(multi_map, leaf, index);
+        });
+        if let Err(flaw) = walked {
+            self.damaged(root.page, flaw);
+        }
+        entries
     }
 
     fn tree(&mut self, root: Child, alignment: Alignment, visit: Visit<'_>) {
@@ -216,6 +320,17 @@ impl Walk<'_> {
         bounds: (&[u8], Option<&[u8]>),
         visit: Visit<'_>,
     ) {
+        let Some(node) = self.enter(child, level) else {
+            return;
+        };
+        let all = 0..node.count();
+        if let Err(flaw) = self.entries(child, &node, all, bounds, visit) {
+            self.damaged(child.page, flaw);
+        }
+    }
+
+    /// The node that `child` names, if it may be there.
+    fn enter(&mut self, child: Child, level: Option<u8>) -> Option<Node<'s>> {
         let pages = &self.shared.pages;
         let node = match self.depth {
             Depth::Nodes => pages.node(child),
@@ -225,7 +340,7 @@ impl Walk<'_> {
             Ok(node) => node,
             Err(error) => {
                 self.report.problems.push(Problem::Damaged(error));
-                return;
+                return None;
             }
         };
         let extent = Extent {
@@ -233,27 +348,27 @@ impl Walk<'_> {
             pages: 1,
         };
         if !self.meet(extent) {
-            return;
+            return None;
         }
-        if level.is_some_and(|level| level != node.level()) {
-            return self.damaged(child.page, Flaw::Level);
-        }
-        if level.is_some() && node.count() == 0 {
-            return self.damaged(child.page, Flaw::Header);
-        }
-        if node.born() > self.txn {
-            return self.damaged(child.page, Flaw::Born);
-        }
-        if let Err(flaw) = self.entries(child, &node, bounds, visit) {
-            self.damaged(child.page, flaw);
-        }
+        let flaw = if level.is_some_and(|level| level != node.level()) {
+            Flaw::Level
+        } else if level.is_some() && node.count() == 0 {
+            Flaw::Header
+        } else if node.born() > self.txn {
+            Flaw::Born
+        } else {
+            return Some(node);
+        };
+        self.damaged(child.page, flaw);
+        None
     }
 
-    /// Walks the entries of a node, whose own order is validated.
+    /// Walks those entries of a node, whose own order is validated.
     fn entries(
         &mut self,
         at: Child,
         node: &Node<'_>,
+        part: Range<usize>,
         bounds: (&[u8], Option<&[u8]>),
         visit: Visit<'_>,
     ) -> Result<(), Flaw> {
@@ -271,7 +386,7 @@ impl Walk<'_> {
             if node.alignment() != Some(self.alignment.in_leaf()) {
                 return Err(Flaw::Alignment);
             }
-            for index in 0..node.count() {
+            for index in part {
                 let entry = node.entry(index)?;
                 if entry.large {
                     self.large(at, entry.value);
@@ -284,7 +399,10 @@ impl Walk<'_> {
         }
         key.clear();
         key.extend_from_slice(bounds.0);
-        for index in 0..node.count() {
+        if part.start > 0 {
+            node.key_into(part.start, &mut key)?;
+        }
+        for index in part {
             let end = if index + 1 < node.count() {
                 node.key_into(index + 1, &mut next)?;
                 Some(next.as_slice())
