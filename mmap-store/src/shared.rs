@@ -16,7 +16,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::versions::{Version, Versions};
 use crate::worker::{Bell, Worker};
 
-/// The file grows by an eighth, at least and at most by so many pages.
+/// The file grows by a sixteenth, at least and at most by so many pages.
 const LEAST_GROWTH_PAGES: u32 = 64;
 const MOST_GROWTH_PAGES: u32 = 1 << 14;
 
@@ -323,7 +323,7 @@ impl Shared {
         if let Some(run) = head.space.take_run(pages) {
             return Ok(run);
         }
-        let growth = (head.len / 8).clamp(LEAST_GROWTH_PAGES, MOST_GROWTH_PAGES);
+        let growth = (head.len / 16).clamp(LEAST_GROWTH_PAGES, MOST_GROWTH_PAGES);
         let most = self.pages.capacity().min(crate::ids::DIRTY_BIT as usize) as u64;
         let least = u64::from(head.len) + u64::from(pages);
         if least > most {
@@ -392,9 +392,7 @@ impl Shared {
             Ok(room) => return Some(room),
             Err(record) => record,
         };
-        if head.pinned.is_none() {
-            return None;
-        }
+        head.pinned?;
         await_end(&self.checkpointing);
         self.reclaim(head);
         self.ring_room(head, record, seq).ok()

@@ -17,7 +17,7 @@ use crate::recovery::{self, How};
 use crate::shared::{Durability, Shared};
 use crate::stat::{self, StoreStat};
 use crate::txn::read::ReadTxn;
-use crate::txn::relocate::Compaction;
+use crate::txn::relocate::{Compaction, Occasion};
 use crate::txn::write::WriteTxn;
 
 /// The smallest ring: room for a few records.
@@ -302,7 +302,7 @@ impl Store {
     ///
     /// Any [`CommitError`] but [`CommitError::Broken`].
     pub fn checkpoint(&self) -> Result<(), CommitError> {
-        self.shared.checkpoint_and_shrink(true)
+        self.shared.checkpoint_and_shrink(Occasion::Asked)
     }
 
     /// Makes the file as short as it can be: moves at most `most_pages` pages to free ones
@@ -455,7 +455,7 @@ impl Store {
             return Ok(());
         }
         if !idle {
-            self.shared.checkpoint_and_shrink(true)?;
+            self.shared.checkpoint_and_shrink(Occasion::Asked)?;
         }
         self.shared.trim(&mut self.shared.head.lock(), false);
         Ok(())

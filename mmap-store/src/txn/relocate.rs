@@ -47,6 +47,17 @@ pub struct Compaction {
     pub done: bool,
 }
 
+/// Why there is a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// The program asked for it, or closes the store: the file becomes as short as may be.
+    Asked,
+    /// The ring is half full, and a thread has the time.
+    Due,
+    /// The ring is half full, and a commit does not return before.
+    InCommit,
+}
+
 /// How much may be done at once.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
@@ -70,31 +81,52 @@ struct Moved {
 
 impl Shared {
     /// A checkpoint that makes the file shorter where that is worth while.
-    pub(crate) fn checkpoint_and_shrink(&self, wait: bool) -> Result<(), CommitError> {
+    pub(crate) fn checkpoint_and_shrink(&self, why: Occasion) -> Result<(), CommitError> {
         let budget = self.checkpoint_budget;
-        if !self.read_only && budget > 0 && self.much_is_free() {
-            let effort = Effort {
-                pages: budget,
-                steps: Some(budget.div_ceil(STEP_PAGES)),
-            };
-            // A page that cannot be read or written stays where it is; whether the disk
-            // works at all is for the checkpoint to say.
-            let _ = self.move_down(effort);
+        let shrinks = !self.read_only && budget > 0;
+        let much_is_free = || self.much_is_free(&mut self.head.lock());
+        if shrinks && much_is_free() {
+            self.move_some(budget);
         }
         self.checkpoint()?;
-        let head = if wait {
-            Some(self.head.lock())
-        } else {
+        if why == Occasion::Asked && shrinks && much_is_free() && !self.newest_is_read() {
+            // What it has freed itself.
+            self.move_some(budget);
+            self.checkpoint()?;
+        }
+        let head = if why == Occasion::InCommit {
             // The next checkpoint cuts if this one would have to wait for a writer.
             self.head.try_lock()
+        } else {
+            Some(self.head.lock())
         };
         if let Some(mut head) = head {
-            self.trim(&mut head, true);
-            if head.space.is_pinned() {
+            self.trim(&mut head, why != Occasion::Asked);
+            let is_held = why == Occasion::Asked && self.much_is_free(&mut head);
+            if is_held || head.space.is_pinned() {
                 self.hollow_out(&mut head, budget);
             }
         }
         Ok(())
+    }
+
+    /// Moves pages down, up to `budget`.
+    fn move_some(&self, budget: u32) {
+        let effort = Effort {
+            pages: budget,
+            steps: Some(budget.div_ceil(STEP_PAGES)),
+        };
+        // A page that cannot be read or written stays where it is; whether the disk works
+        // at all is for the checkpoint to say.
+        let _ = self.move_down(effort);
+    }
+
+    /// Whether somebody reads the newest version, and so every page that could move.
+    fn newest_is_read(&self) -> bool {
+        let newest = self.head.lock().version.txn;
+        let mut readers = Vec::new();
+        self.versions.held(&mut readers);
+        readers.contains(&newest)
     }
 
     /// A checkpoint, if the ring is more than half full and none is on its way: soon, if a
@@ -109,7 +141,7 @@ impl Shared {
                     move || {
                         while shared.bell.wait() {
                             // The thread may wait for writers, nobody waits for it.
-                            shared.checkpoint_if_due(true);
+                            shared.checkpoint_if_due(Occasion::Due);
                         }
                     }
                 })
@@ -117,22 +149,21 @@ impl Shared {
         if started {
             self.bell.ring();
         } else {
-            self.checkpoint_if_due(false);
+            self.checkpoint_if_due(Occasion::InCommit);
         }
     }
 
-    fn checkpoint_if_due(&self, wait: bool) {
+    fn checkpoint_if_due(&self, why: Occasion) {
         let due = self.checkpoint_is_due(&mut self.head.lock());
         if due {
             // Whether it works or not, the commit that asked is done; a failure shows in
             // the next.
-            let _ = self.checkpoint_and_shrink(wait);
+            let _ = self.checkpoint_and_shrink(why);
         }
     }
 
-    fn much_is_free(&self) -> bool {
-        let mut head = self.head.lock();
-        self.reclaim(&mut head);
+    fn much_is_free(&self, head: &mut Head) -> bool {
+        self.reclaim(head);
         let least = u64::from(head.len / FREE_SHARE).max(LEAST_FREE_PAGES);
         head.space.free_pages() >= least
     }
