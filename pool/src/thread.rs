@@ -143,7 +143,7 @@ pub(crate) fn with_hot<R>(
     let hot = unsafe { &*HOT.with(core::ptr::from_ref) };
     let cache = match hot.latest.cache_of(address) {
         Some(cache) => cache,
-        None => hot.place(own()).cache_of(address)?,
+        None => hot.own_cache(own(), address)?.as_ptr(),
     };
     // SAFETY: H1: the binding keeps the cache alive, and it is only removed by this thread,
     // outside of `f`.
@@ -151,6 +151,14 @@ pub(crate) fn with_hot<R>(
 }
 
 impl Hot {
+    /// The cache in a pool's own place. Not inlined: merged with the way of the latest place, it
+    /// costs that one an instruction each time.
+    #[cold]
+    #[inline(never)]
+    fn own_cache(&self, own: OwnPlace, address: NonNull<()>) -> Option<NonNull<Cache>> {
+        NonNull::new(self.place(own).cache_of(address)?.cast_mut())
+    }
+
     #[inline(always)]
     fn place(&self, own: OwnPlace) -> &Place {
         // SAFETY: K1: the offset leads to a place within the table.
