@@ -14,9 +14,9 @@ use std::rc::Rc;
 use std::sync::MutexGuard;
 
 use brickyard_pool::{
-    Buffer, BufferPool, Builder, Cleared, CreateReset, DropReason, Dropped, Get, GetTimeoutError,
-    Holder, Keep, Key, Keyed, Metrics, MetricsPage, Place, Placed, Pool, Pooled, PooledOwned,
-    Recycle, TryCreate, TryGetError, WaitHistogram,
+    Batch, Buffer, BufferPool, Builder, Cleared, CreateReset, DropReason, Dropped, Get,
+    GetTimeoutError, Holder, InPlace, Keep, Key, Keyed, Metrics, MetricsPage, Place, Placed, Pool,
+    Pooled, PooledOwned, Recycle, TryCreate, TryGetError, WaitHistogram,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
@@ -84,6 +84,10 @@ mod guards {
     assert_impl_all!(PooledOwned<Shared, Plain>: Sync);
     assert_not_impl_any!(Pooled<'static, Shared, Plain>: Send);
     assert_not_impl_any!(PooledOwned<Shared, Plain>: Send);
+    assert_impl_all!(Batch<'static, u8, Plain>: Send, Sync, Unpin);
+    assert_impl_all!(Batch<'static, Mobile, Plain>: Send);
+    assert_not_impl_any!(Batch<'static, Mobile, Plain>: Sync);
+    assert_not_impl_any!(Batch<'static, Bound, Plain>: Send, Sync);
     // A guard on another thread calls the recycler, and may drop it.
     assert_not_impl_any!(Pooled<'static, u8, With<Mobile>>: Send);
     assert_not_impl_any!(PooledOwned<u8, With<Mobile>>: Send);
@@ -113,6 +117,8 @@ mod values {
     assert_impl_all!(Cleared: Send, Sync, Copy);
     assert_impl_all!(CreateReset<(), ()>: Send, Sync, Copy);
     assert_impl_all!(TryCreate<()>: Send, Sync, Copy);
+    assert_impl_all!(InPlace<()>: Send, Sync, Copy);
+    assert_not_impl_any!(InPlace<Bound>: Send, Sync);
     assert_not_impl_any!(CreateReset<Bound, ()>: Send, Sync);
     assert_not_impl_any!(TryCreate<Bound>: Send, Sync);
     // The place of one creation: what it holds decides.
