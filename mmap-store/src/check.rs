@@ -123,6 +123,9 @@ pub(crate) fn check_with(
     shared.reclaim(&mut head);
     let mut walk = Walk::new(shared, depth, (head.version.txn, head.len), progress);
     walk.tables(head.version.root);
+    if let Err(vanished) = shared.pages.intact(Ok(())) {
+        walk.report.problems.push(Problem::Damaged(vanished));
+    }
     walk.report.live_pages = walk
         .seen
         .iter()

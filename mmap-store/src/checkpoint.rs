@@ -135,6 +135,8 @@ impl Shared {
         if self.group.is_poisoned() {
             return Err(CommitError::Poisoned);
         }
+        // The ring may have what the tree lost.
+        self.pages.intact(Ok(()))?;
         self.reclaim(head);
         // A bit for each page, also for those by which the file may grow right now.
         let bits = u64::from(head.len) + u64::from(head.len / 4) + 4096;

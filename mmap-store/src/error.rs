@@ -57,6 +57,13 @@ pub enum ReadError {
         /// What is wrong with it.
         flaw: Flaw,
     },
+    /// Bytes of the file vanished while it was open, which
+    /// [`Options::guard_sigbus`](crate::Options::guard_sigbus) makes an error. What was
+    /// read since the last success may be wrong.
+    #[error(
+        "bytes of the file vanished: it was cut by another program, or cannot be read; close the store, and restore from a backup if it does not open"
+    )]
+    Vanished,
 }
 
 /// A failure to open a table.

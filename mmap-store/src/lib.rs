@@ -78,8 +78,9 @@
 //!   in the page cache. A store with a damaged node opens for reading only. A file that
 //!   somebody forged gives errors and nothing worse.
 //! - Nobody else may write to or cut the files while they are open: then values change
-//!   under their reader, or the system ends the process with SIGBUS. The files are created
-//!   for their owner alone and locked against this library; more cannot be done from here.
+//!   under their reader, or the system ends the process with SIGBUS, which
+//!   [`Options::guard_sigbus`] makes an error. The files are created for their owner alone
+//!   and locked against this library; more cannot be done from here.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -99,6 +100,8 @@ mod error;
 mod ids;
 mod schema;
 mod sync;
+
+mod guarded;
 
 #[cfg(not(loom))]
 mod format;

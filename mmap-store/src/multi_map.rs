@@ -96,7 +96,9 @@ impl<'t> View<'t> {
             start.as_ref().map(Vec::as_slice),
             end.as_ref().map(Vec::as_slice),
         );
-        TreeRange::new(self.source, self.record.root, self.record.len, bounds)
+        let range = TreeRange::new(self.source, self.record.root, self.record.len, bounds);
+        self.source.intact()?;
+        range
     }
 
     fn values(&self, key: &[u8]) -> Result<Values<'t>, ReadError> {
@@ -112,7 +114,9 @@ impl<'t> View<'t> {
 
     fn contains(&self, key: &[u8], value: &[u8]) -> Result<bool, ReadError> {
         let pair = pair::encode(key, value);
-        Ok(search::get(self.source, self.record.root, &pair)?.is_some())
+        let found = search::get(self.source, self.record.root, &pair)?;
+        self.source.intact()?;
+        Ok(found.is_some())
     }
 
     fn count(&self, key: &[u8]) -> Result<u64, ReadError> {
@@ -326,8 +330,9 @@ impl Values<'_> {
         reason = "the value is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<&[u8]>, ReadError> {
-        let start = self.start;
+        let (start, source) = (self.start, self.range.source());
         let pair = self.range.next()?;
+        source.intact()?;
         Ok(pair.and_then(|(pair, _)| pair.get(start..)))
     }
 
@@ -337,8 +342,9 @@ impl Values<'_> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<&[u8]>, ReadError> {
-        let start = self.start;
+        let (start, source) = (self.start, self.range.source());
         let pair = self.range.next_back()?;
+        source.intact()?;
         Ok(pair.and_then(|(pair, _)| pair.get(start..)))
     }
 }
@@ -364,8 +370,9 @@ impl Pairs<'_> {
         reason = "key and value are lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Pair<'_>>, ReadError> {
-        let bad = self.range.bad_entry();
+        let (bad, source) = (self.range.bad_entry(), self.range.source());
         let pair = self.range.next()?;
+        source.intact()?;
         pair.map(|(pair, _)| split(pair, &mut self.key).ok_or(bad))
             .transpose()
     }
@@ -376,8 +383,9 @@ impl Pairs<'_> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<Pair<'_>>, ReadError> {
-        let bad = self.range.bad_entry();
+        let (bad, source) = (self.range.bad_entry(), self.range.source());
         let pair = self.range.next_back()?;
+        source.intact()?;
         pair.map(|(pair, _)| split(pair, &mut self.key).ok_or(bad))
             .transpose()
     }

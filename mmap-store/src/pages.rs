@@ -225,6 +225,22 @@ impl Pages {
         Ok(bytes)
     }
 
+    /// Whether bytes vanished under a reader.
+    #[inline]
+    pub(crate) fn has_vanished(&self) -> bool {
+        self.backing.map().is_lost()
+    }
+
+    /// What was read, unless bytes vanished meanwhile or before, so that it may be wrong.
+    /// Where a user gets what was read, this comes last.
+    #[inline]
+    pub(crate) fn intact<T>(&self, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        if self.has_vanished() {
+            return Err(ReadError::Vanished);
+        }
+        read
+    }
+
     /// The map of free pages of a checkpoint.
     pub(crate) fn free_map(&self, map: Extent, crc: u32) -> Result<&[u8], ReadError> {
         if map.pages == 0 {

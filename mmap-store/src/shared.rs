@@ -285,6 +285,11 @@ impl Shared {
     /// checkpoint is `durable`, and that of one on its way reaches pages that are not
     /// free. Failures leave a longer file, which the next checkpoint cuts.
     pub(crate) fn trim(&self, head: &mut Head, spare: bool) -> u32 {
+        let backing = self.pages.backing();
+        if backing.pages().is_ok_and(|pages| pages < head.len) {
+            // Somebody else cut it: what there is is left for whoever saves it.
+            return 0;
+        }
         self.reclaim(head);
         let end = head.space.free_from(head.len);
         let spare = if spare {
@@ -298,7 +303,6 @@ impl Shared {
             head.space.cut_off(head.len);
             self.pages.set_len(head.len);
         }
-        let backing = self.pages.backing();
         let least = head.len.max(head.durable.pages);
         let Ok(before) = backing.pages() else {
             return 0;

@@ -54,6 +54,10 @@ pub struct TableStat {
 
 /// Walks the newest published version. Waits while a write transaction lives.
 pub(crate) fn stat(shared: &Shared) -> Result<StoreStat, ReadError> {
+    shared.pages.intact(figures(shared))
+}
+
+fn figures(shared: &Shared) -> Result<StoreStat, ReadError> {
     let mut stat = {
         let mut head = shared.head.lock();
         shared.reclaim(&mut head);

@@ -43,6 +43,8 @@ pub struct Options {
     checkpoint_budget: u32,
     checkpoint_thread: bool,
     trace_readers: bool,
+    warm: bool,
+    guard_sigbus: bool,
     #[cfg(test)]
     pub(crate) sabotage: crate::shared::Sabotage,
 }
@@ -61,6 +63,8 @@ impl Default for Options {
             checkpoint_budget: CHECKPOINT_PAGES,
             checkpoint_thread: true,
             trace_readers: false,
+            warm: false,
+            guard_sigbus: false,
             #[cfg(test)]
             sabotage: crate::shared::Sabotage::default(),
         }
@@ -156,6 +160,38 @@ impl Options {
         self
     }
 
+    /// Whether to note, when the store is closed, which of its pages are in the page cache,
+    /// and to load those when it is opened: in long reads, before they are asked for one at
+    /// a time. Off by default.
+    ///
+    /// Opening for writing asks for all of them at once, since it reads every node anyhow;
+    /// opening for reading has a thread load them, beside what is read meanwhile. The note
+    /// is a file `warm` beside the others, written by readers, too, where they may; it is a
+    /// hint: without it, and with one that is damaged or of an older state, everything works
+    /// as if it had not been asked for. No effect on a store in memory.
+    ///
+    /// `examples/warm.rs` measures what it is worth.
+    pub fn warm(mut self, warm: bool) -> Self {
+        self.warm = warm;
+        self
+    }
+
+    /// Whether bytes of the file that vanish under a reader give
+    /// [`ReadError::Vanished`], and do not end the process with SIGBUS: another program cut
+    /// the file, or the disk cannot read a page of it. Off by default.
+    ///
+    /// The first store that asks for it installs a handler of SIGBUS for the whole process,
+    /// which passes on what is not in a guarded store. Who installs one later has to do the
+    /// same. At most 64 guarded stores are open at once.
+    ///
+    /// What vanished is zeros from then on, for slices, too, that were lent before: look at
+    /// [`Store::has_vanished`] after using them. The last piece of a file that was cut
+    /// in the middle of a page reads as zeros without a fault, as it always does.
+    pub fn guard_sigbus(mut self, guard: bool) -> Self {
+        self.guard_sigbus = guard;
+        self
+    }
+
     fn validate(&self) -> Result<(), OpenError> {
         if !(LEAST_RING_BYTES..=MOST_RING_BYTES).contains(&self.ring_bytes)
             || !self.ring_bytes.is_multiple_of(PAGE_BYTES_U64)
@@ -202,6 +238,8 @@ impl Options {
             mode: self.file_mode,
             ring_bytes: self.ring_bytes,
             map_bytes: self.address_space.unwrap_or(1 << 40),
+            warm: self.warm,
+            guard: self.guard_sigbus,
         };
         let (backing, created) = file::open(dir.as_ref(), &options)?;
         self.open_backing(Arc::new(backing), created)
@@ -324,6 +362,13 @@ impl Store {
             return Err(CommitError::ReadOnly);
         }
         self.shared.compact(most_pages)
+    }
+
+    /// Whether bytes of the file vanished that somebody read, if the store was opened with
+    /// [`Options::guard_sigbus`]; slices that were lent may have zeros in their place. From
+    /// then on everything fails with [`ReadError::Vanished`], and nothing is committed.
+    pub fn has_vanished(&self) -> bool {
+        self.shared.pages.has_vanished()
     }
 
     /// The read transactions there are, the oldest version first: which of them keeps
@@ -466,5 +511,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         // The next open replays the ring if this fails.
         let _ = self.close_now();
+        self.shared.pages.backing().remember();
     }
 }

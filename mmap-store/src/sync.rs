@@ -36,6 +36,8 @@ pub(crate) enum Step {
     WakeCleaner,
     /// A commit that finds the ring full waits for the checkpoint on its way.
     AwaitCheckpoint,
+    /// A signal handler looks again whether a place changed while it read it.
+    LookAtTurnAgain,
 }
 
 /// Whether a step is left out: never, outside of a model's twin.

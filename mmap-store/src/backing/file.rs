@@ -1,4 +1,4 @@
-//! Two files and a lock file in a folder.
+//! Two files and a lock file in a folder, and perhaps a note (`warm`).
 //!
 //! - The lock is `flock` on `lock`, which belongs to the open file description as an OFD
 //!   lock does: closing another descriptor of the file does not drop it.
@@ -22,6 +22,7 @@ use memmap2::{Advice, MmapOptions};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::backing::warm::{self, Loader};
 use crate::backing::{Backing, Map, Segment};
 use crate::error::OpenError;
 use crate::format::meta::Meta;
@@ -50,6 +51,10 @@ pub(crate) struct FileOptions {
     pub(crate) mode: u32,
     pub(crate) ring_bytes: u64,
     pub(crate) map_bytes: u64,
+    /// Bytes that vanish are an error and no signal.
+    pub(crate) guard: bool,
+    /// Load the pages that were in memory at the last close, and note them at this one.
+    pub(crate) warm: bool,
 }
 
 /// See the module.
@@ -61,6 +66,9 @@ pub(crate) struct FileBacking {
     dir: PathBuf,
     /// Whether this handle creates the store.
     creating: bool,
+    /// The mode of the note of which pages are in memory, if it is to be written.
+    note: Option<u32>,
+    loader: Option<Loader>,
     /// Holds the lock until dropped.
     _lock: File,
 }
@@ -107,21 +115,44 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
     }
     let tree = open_file(&tree_path, options, create)?;
     let ring = open_file(&ring_path, options, false)?;
-    let map = map_tree(&tree, options).map_err(|source| match source.raw_os_error() {
+    let mut map = map_tree(&tree, options).map_err(|source| match source.raw_os_error() {
         Some(error) if error == Errno::NOMEM.raw_os_error() => OpenError::AddressSpace {
             path: tree_path.clone(),
             source,
         },
         _ => io_error("map", &tree_path, source),
     })?;
-    let backing = FileBacking {
+    if options.guard {
+        let guarded = map.guard();
+        let guarded = guarded.map_err(|source| io_error("guard", &tree_path, source))?;
+        if !guarded {
+            return Err(OpenError::Option {
+                option: "guard_sigbus",
+                reason: "a process can have 64 guarded stores open, and has them",
+            });
+        }
+    }
+    let mut backing = FileBacking {
         tree,
         ring,
         map,
         dir: dir.to_owned(),
         creating: create,
+        note: options.warm.then_some(options.mode),
+        loader: None,
         _lock: lock,
     };
+    if options.warm {
+        let pages = backing.pages();
+        let pages = pages.map_err(|source| io_error("look at", &tree_path, source))?;
+        let pieces = warm::noted(dir, pages);
+        if options.read_only {
+            // Without the thread everything works, slower.
+            backing.loader = Loader::start(&backing.tree, pieces).ok();
+        } else {
+            warm::ask(&backing.map, &pieces);
+        }
+    }
     Ok((backing, create))
 }
 
@@ -357,6 +388,12 @@ impl Backing for FileBacking {
 
     fn dir(&self) -> Option<&Path> {
         Some(&self.dir)
+    }
+
+    fn remember(&self) {
+        if let (Some(mode), Ok(pages)) = (self.note, self.pages()) {
+            let _ = warm::remember(&self.dir, &self.map, pages, mode);
+        }
     }
 
     fn read_ring(&self, most: u64) -> io::Result<Vec<u8>> {

@@ -10,7 +10,9 @@
 //! (`design.md`, "A shorter file").
 
 pub(crate) mod file;
+mod guard;
 pub(crate) mod memory;
+mod warm;
 
 use core::fmt;
 use std::io::{self, IoSlice};
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use memmap2::MmapRaw;
 
+use crate::backing::guard::Guard;
 use crate::ids::{Extent, PAGE_BYTES};
 
 /// Bytes to write to the ring, and where.
@@ -67,6 +70,10 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The store is about to be closed: notes which pages are in memory, if that was asked
+    /// for. A failure costs the next open time and nothing else.
+    fn remember(&self) {}
+
     /// The whole ring, or its first `most` bytes.
     fn read_ring(&self, most: u64) -> io::Result<Vec<u8>>;
 }
@@ -74,12 +81,26 @@ pub(crate) trait Backing: fmt::Debug + Send + Sync {
 /// The bytes of the tree as they are seen.
 #[derive(Debug)]
 pub(crate) struct Map {
+    /// Goes before the mapping does.
+    guard: Option<Guard>,
     raw: MmapRaw,
 }
 
 impl Map {
     pub(crate) fn new(raw: MmapRaw) -> Self {
-        Self { raw }
+        Self { guard: None, raw }
+    }
+
+    /// Makes bytes that vanish an error, and no signal; false if too many mappings are.
+    pub(crate) fn guard(&mut self) -> io::Result<bool> {
+        self.guard = Guard::over(&self.raw)?;
+        Ok(self.guard.is_some())
+    }
+
+    /// Whether bytes vanished that somebody read, which are zeros since.
+    #[inline]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_lost)
     }
 
     /// Pages of address space.

@@ -47,6 +47,8 @@ pub(crate) fn apply(
         mode: MODE,
         ring_bytes: 0,
         map_bytes: 0,
+        guard: false,
+        warm: false,
     };
     let _lock = file::lock(dir, &options).map_err(|source| BackupError::Unsound {
         source: Box::new(source),

@@ -209,6 +209,8 @@ pub(super) fn verify(dir: &Path, depth: Depth) -> Result<(), BackupError> {
         mode: MODE,
         ring_bytes: 0,
         map_bytes: 1 << 40,
+        guard: false,
+        warm: false,
     };
     let how = How {
         checkpoint_thread: false,

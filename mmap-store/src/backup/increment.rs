@@ -57,6 +57,7 @@ pub(crate) fn backup_since(
     stream.write(&header.encode())?;
     stream.tree(result.root, true)?;
     stream.blocks(still.place, &still.map)?;
+    shared.pages.intact(Ok(()))?;
     let end = encode_end(stream.blocks);
     stream.write(&end)?;
     stream.out.flush().map_err(BackupError::Stream)?;

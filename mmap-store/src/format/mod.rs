@@ -12,3 +12,4 @@ pub(crate) mod packed;
 pub(crate) mod pair;
 pub(crate) mod ring;
 pub(crate) mod table;
+pub(crate) mod warm;

@@ -9,6 +9,7 @@ mod checkpoints;
 mod cleaner;
 mod committers;
 mod cut;
+mod guarded;
 mod readers;
 mod world;
 

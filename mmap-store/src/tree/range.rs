@@ -59,6 +59,11 @@ impl<'s, S: Source + ?Sized> TreeRange<'s, S> {
         })
     }
 
+    /// What it reads.
+    pub(crate) fn source(&self) -> &'s S {
+        self.source
+    }
+
     fn is_done(&self) -> bool {
         self.front.order(&self.back) != Ordering::Less
     }

@@ -20,6 +20,9 @@ pub(crate) trait Source: core::fmt::Debug {
     fn node(&self, child: Child) -> Result<Node<'_>, ReadError>;
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError>;
 
+    /// [`ReadError::Vanished`] if what was read may be wrong (`Pages::intact`).
+    fn intact(&self) -> Result<(), ReadError>;
+
     /// Asks for `lines` cache lines of the page that `child` names, from byte `offset` on.
     fn prefetch(&self, _child: Child, _offset: usize, _lines: usize) {}
 }
@@ -32,6 +35,10 @@ impl Source for Pages {
 
     fn large(&self, large: &LargeRef) -> Result<&[u8], ReadError> {
         Self::large(self, large)
+    }
+
+    fn intact(&self) -> Result<(), ReadError> {
+        Self::intact(self, Ok(()))
     }
 
     #[inline]
@@ -307,5 +314,9 @@ impl Source for Work<'_> {
         }
         let value = self.values[(large.page & !DIRTY_BIT) as usize].as_deref();
         Ok(value.expect("the value is in use"))
+    }
+
+    fn intact(&self) -> Result<(), ReadError> {
+        self.pages.intact(Ok(()))
     }
 }

@@ -140,6 +140,8 @@ impl WriteTxn<'_> {
         if self.broken {
             return Err(CommitError::Broken);
         }
+        // What it is made of may have been read as zeros.
+        self.shared.pages.intact(Ok(()))?;
         if !self.tables.iter().any(|table| table.changed) {
             let seen = self.head.version;
             return Ok(Appended::Nothing { seen });

@@ -92,6 +92,10 @@ impl<'s> ReadTxn<'s> {
     ///
     /// Linear in the number of tables.
     pub fn tables(&self) -> Result<Vec<TableInfo>, ReadError> {
+        self.shared.pages.intact(self.all_tables())
+    }
+
+    fn all_tables(&self) -> Result<Vec<TableInfo>, ReadError> {
         let (pages, root) = (&self.shared.pages, self.version.root);
         let bad = damaged(root.page, Flaw::Record);
         let mut cursor = Cursor::seek(pages, root, &[], false)?;
@@ -117,8 +121,9 @@ impl<'s> ReadTxn<'s> {
     #[inline]
     pub(crate) fn raw_table(&self, name: &str) -> Result<Option<Table<'_>>, ReadError> {
         let pages = &self.shared.pages;
-        let record = search::get(pages, self.version.root, name.as_bytes())?;
-        record.map(|record| self.decode(record)).transpose()
+        let record = search::get(pages, self.version.root, name.as_bytes());
+        let table = record.and_then(|found| found.map(|record| self.decode(record)).transpose());
+        pages.intact(table)
     }
 
     #[inline]
@@ -213,7 +218,8 @@ impl<'t> Table<'t> {
     /// One node a level; about three levels for a million entries.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<&'t [u8]>, ReadError> {
-        search::get(self.pages, self.record.root, key)
+        self.pages
+            .intact(search::get(self.pages, self.record.root, key))
     }
 
     /// The values of `keys`, in their order. Sixteen look-ups wait for memory at a time,
@@ -225,7 +231,8 @@ impl<'t> Table<'t> {
     /// [`ReadError::Damaged`].
     pub fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<&'t [u8]>>, ReadError> {
         let mut out = Vec::with_capacity(keys.len());
-        search::get_many(self.pages, self.record.root, keys, &mut out)?;
+        let found = search::get_many(self.pages, self.record.root, keys, &mut out);
+        self.pages.intact(found)?;
         Ok(out)
     }
 
@@ -259,8 +266,9 @@ impl<'t> Table<'t> {
         bounds: impl RangeBounds<K>,
     ) -> Result<Range<'t>, ReadError> {
         let (root, len) = (self.record.root, self.record.len);
-        let inner = TreeRange::new(self.pages, root, len, as_slices(&bounds))?;
-        Ok(Range { inner })
+        let inner = TreeRange::new(self.pages, root, len, as_slices(&bounds));
+        let (inner, pages) = (self.pages.intact(inner)?, self.pages);
+        Ok(Range { inner, pages })
     }
 
     /// The entries whose keys start with `prefix`, from either end.
@@ -289,6 +297,7 @@ pub(crate) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct Range<'t> {
     inner: TreeRange<'t, Pages>,
+    pages: &'t Pages,
 }
 
 impl<'t> Range<'t> {
@@ -302,7 +311,7 @@ impl<'t> Range<'t> {
         reason = "the key is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        self.inner.next()
+        self.pages.intact(self.inner.next())
     }
 
     /// The next entry from the back.
@@ -311,6 +320,6 @@ impl<'t> Range<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<Entry<'_, 't>>, ReadError> {
-        self.inner.next_back()
+        self.pages.intact(self.inner.next_back())
     }
 }

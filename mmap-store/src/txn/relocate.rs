@@ -256,6 +256,7 @@ impl Shared {
         let mut txn = WriteTxn::begin(self, self.head.lock());
         let mut place = core::mem::take(sweep.place(&mut txn.head));
         let result = txn.sweep(sweep, &mut place);
+        let result = result.and_then(|()| self.pages.intact(Ok(())));
         *sweep.place(&mut txn.head) = place;
         let runs = core::mem::take(&mut sweep.runs);
         if result.is_err() || sweep.moved.pages == 0 {

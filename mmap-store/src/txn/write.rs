@@ -299,7 +299,8 @@ impl TableMut<'_, '_> {
     /// [`WriteError::Read`], [`WriteError::Broken`].
     pub fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, WriteError> {
         self.check_whole()?;
-        Ok(search::get(&self.txn.work, self.root(), key)?)
+        let found = search::get(&self.txn.work, self.root(), key);
+        Ok(self.txn.shared.pages.intact(found)?)
     }
 
     /// Where the table is read from.

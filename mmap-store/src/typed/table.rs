@@ -177,7 +177,7 @@ impl<'t, K: Key + ?Sized, V: Value + ?Sized> TypedTable<'t, K, V> {
         );
         let (pages, record) = (self.table.pages, self.table.record);
         Ok(TypedRange {
-            inner: TreeRange::new(pages, record.root, record.len, bounds)?,
+            inner: pages.intact(TreeRange::new(pages, record.root, record.len, bounds))?,
             failed: false,
             types: PhantomData,
         })
@@ -219,7 +219,8 @@ impl<'t, K: Key + ?Sized, V: Value + ?Sized> Iterator for TypedRange<'t, K, V> {
         if self.failed {
             return None;
         }
-        decode_entry::<K, V>(self.inner.next(), &mut self.failed).transpose()
+        let entry = self.inner.source().intact(self.inner.next());
+        decode_entry::<K, V>(entry, &mut self.failed).transpose()
     }
 }
 
@@ -228,7 +229,8 @@ impl<K: Key + ?Sized, V: Value + ?Sized> DoubleEndedIterator for TypedRange<'_, 
         if self.failed {
             return None;
         }
-        decode_entry::<K, V>(self.inner.next_back(), &mut self.failed).transpose()
+        let entry = self.inner.source().intact(self.inner.next_back());
+        decode_entry::<K, V>(entry, &mut self.failed).transpose()
     }
 }
 

@@ -1,0 +1,168 @@
+//! Faults in mappings whose file lost bytes, as errors.
+//!
+//! A page of a mapping that lies beyond the end of its file, or that the disk cannot read,
+//! ends the process with SIGBUS. With [`Options::guard_sigbus`](crate::Options::guard_sigbus)
+//! a handler looks whether the address is in a guarded mapping ([`crate::guarded`]). If so it
+//! notes that bytes were lost, lays a page of zeros over the place and returns: the read
+//! goes on, and whoever asked for it finds the note afterwards (`Pages::intact`).
+//!
+//! The handler does nothing but atomic loads and stores and the system calls `mmap` and
+//! `sigaction`, which it may ([signal-safety(7)] and, for `mmap` by `rustix`, a bare system
+//! call). It stays for the life of the process; what is not ours goes to the handler that
+//! was there before.
+//!
+//! [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
+
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr;
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use memmap2::MmapRaw;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::guarded::{Guarded, PlaceIndex};
+
+static GUARDED: Guarded = Guarded::new();
+
+/// Set before the handler is installed, and never changed.
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+struct Installed {
+    previous: libc::sigaction,
+    os_page: usize,
+}
+
+/// A mapping that is guarded until this is dropped, which comes before the mapping ends.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    place: PlaceIndex,
+}
+
+impl Guard {
+    /// Guards a mapping; `None` if too many are.
+    pub(crate) fn over(raw: &MmapRaw) -> io::Result<Option<Self>> {
+        install()?;
+        let start = raw.as_ptr() as u64;
+        let place = GUARDED.add(start, start + raw.len() as u64);
+        Ok(place.map(|place| Self { place }))
+    }
+
+    /// Whether bytes of it were lost.
+    #[inline]
+    pub(crate) fn is_lost(&self) -> bool {
+        GUARDED.is_lost(self.place)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        GUARDED.remove(self.place);
+    }
+}
+
+/// Installs the handler, once.
+fn install() -> io::Result<()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if INSTALLED.get().is_some() {
+        return Ok(());
+    }
+    let mut previous = MaybeUninit::uninit();
+    // SAFETY: a null pointer asks for the present action, which is written to `previous`.
+    let asked = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded and filled it.
+    let previous: libc::sigaction = unsafe { previous.assume_init() };
+    let os_page = rustix::param::page_size();
+    // Before the handler, which reads it; the lock lets nobody else set it.
+    let _ = INSTALLED.set(Installed { previous, os_page });
+    // SAFETY: all zeros is an action: the default one, with no flags and an empty mask.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    // SAFETY: (1) `action` names a function of the form that SA_SIGINFO asks for, which
+    // lives as long as the process; (2) it does only what a handler may (see the module).
+    let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Some(installed) = INSTALLED.get() else {
+        return;
+    };
+    // SAFETY: the system hands a handler with SA_SIGINFO a valid `siginfo_t`.
+    let code = unsafe { (*info).si_code };
+    // Positive codes are the system's own: a signal that somebody sent has no address.
+    let is_fault = code > 0;
+    if is_fault {
+        // SAFETY: as above; a fault's signal has an address.
+        let address = unsafe { (*info).si_addr() } as u64;
+        if mend(address, installed.os_page) {
+            return;
+        }
+    }
+    pass_on(&installed.previous, is_fault, signal, info, context);
+}
+
+/// Lays zeros over the OS page of `address` if it lies in a guarded mapping.
+fn mend(address: u64, os_page: usize) -> bool {
+    let Some(place) = GUARDED.find(address) else {
+        return false;
+    };
+    GUARDED.lose(place);
+    let page = address & !(os_page as u64 - 1);
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    // SAFETY: (1) the page lies in a mapping of this crate, which starts on an OS page, is
+    // registered while it is mapped and not removed while somebody reads it, as who faulted
+    // here does: nothing else is replaced; (2) nobody could have read the bytes that were
+    // there, since they are not; references to them go on to point at readable memory.
+    let mended =
+        unsafe { rustix::mm::mmap_anonymous(page as *mut c_void, os_page, ProtFlags::READ, flags) };
+    mended.is_ok()
+}
+
+/// Does with a signal that is not ours what was done with it before.
+fn pass_on(
+    previous: &libc::sigaction,
+    is_fault: bool,
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
+    type Plain = extern "C" fn(c_int);
+    type WithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+    match previous.sa_sigaction {
+        // As the system does where nobody handles a fault.
+        libc::SIG_IGN if !is_fault => {}
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: all zeros is an action: the default one.
+            let default: libc::sigaction = unsafe { core::mem::zeroed() };
+            // SAFETY: a valid action for a valid signal. What faulted does so again after
+            // the return, and what was sent is sent again, now without a handler.
+            unsafe {
+                libc::sigaction(signal, &raw const default, ptr::null_mut());
+                if !is_fault {
+                    libc::raise(signal);
+                }
+            }
+        }
+        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the process installed this address as a handler of this form.
+            let handler = unsafe { core::mem::transmute::<usize, WithInfo>(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: as above, without SA_SIGINFO.
+            let handler = unsafe { core::mem::transmute::<usize, Plain>(handler) };
+            handler(signal);
+        }
+    }
+}

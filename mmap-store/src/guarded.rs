@@ -1,0 +1,157 @@
+//! Which addresses belong to mappings whose faults are mended: a table that a signal
+//! handler reads.
+//!
+//! The handler may come at any moment, on any thread, and must not wait for anybody. Each
+//! place is a sequence lock (Boehm, *Can seqlocks get along with programming language memory
+//! models?*, MSPC 2012): `turn` is odd while the place changes, and who saw it change looks
+//! elsewhere. A fault's own place does not change meanwhile, because who faults there
+//! reads a store that is open.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Step, fence, left_out};
+
+/// Mappings that can be guarded at once.
+pub(crate) const PLACES: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// Whose place of a [`Guarded`] table it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceIndex(usize);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    places: [Place; PLACES],
+}
+
+/// One mapping, or none if `end` is 0.
+#[derive(Debug)]
+struct Place {
+    turn: AtomicU64,
+    start: AtomicU64,
+    end: AtomicU64,
+    /// Whether a page of it was mended.
+    lost: AtomicU32,
+}
+
+impl Place {
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self {
+            turn: AtomicU64::new(0),
+            start: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            lost: AtomicU32::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self {
+            turn: AtomicU64::new(0),
+            start: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            lost: AtomicU32::new(0),
+        }
+    }
+
+    /// Changes the range; the place is the caller's by its odd `turn`.
+    fn set(&self, turn: u64, start: u64, end: u64) {
+        // Release: a look that sees one of the stores below sees the odd turn at its end
+        // (the Acquire fence in `covers`).
+        fence(Ordering::Release);
+        // Relaxed: what is read of a change is thrown away.
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        // Release: publishes both to the Acquire at the beginning of `covers`.
+        self.turn.store(turn + 1, Ordering::Release);
+    }
+
+    /// Takes the place if it is free.
+    fn claim(&self, start: u64, end: u64) -> bool {
+        // Acquire: pairs with the Release in `set`, so that `end` is of this turn or later.
+        let turn = self.turn.load(Ordering::Acquire);
+        // Relaxed: if it is of a later turn, the exchange fails.
+        if !turn.is_multiple_of(2) || self.end.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        // Acquire: what the owner before did comes first. Relaxed: nothing is read if
+        // somebody else was faster.
+        let claimed =
+            self.turn
+                .compare_exchange(turn, turn + 1, Ordering::Acquire, Ordering::Relaxed);
+        if claimed.is_err() {
+            return false;
+        }
+        // Relaxed: published with the range.
+        self.lost.store(0, Ordering::Relaxed);
+        self.set(turn + 1, start, end);
+        true
+    }
+
+    fn covers(&self, address: u64) -> bool {
+        // Acquire: pairs with the Release at the end of `set`.
+        let turn = self.turn.load(Ordering::Acquire);
+        // Relaxed: believed only if no change came in between.
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release fence in `set`.
+        fence(Ordering::Acquire);
+        // Relaxed: ordered by the fence.
+        let same = self.turn.load(Ordering::Relaxed) == turn || left_out(Step::LookAtTurnAgain);
+        turn.is_multiple_of(2) && same && (start..end).contains(&address)
+    }
+}
+
+impl Guarded {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            places: [const { Place::new() }; PLACES],
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            places: core::array::from_fn(|_| Place::new()),
+        }
+    }
+
+    /// Adds the addresses from `start` up to and without `end`; `None` if there is no room.
+    pub(crate) fn add(&self, start: u64, end: u64) -> Option<PlaceIndex> {
+        let claimed = self.places.iter().position(|place| place.claim(start, end));
+        claimed.map(PlaceIndex)
+    }
+
+    /// Takes out what [`Guarded::add`] added. Nobody reads there any more.
+    pub(crate) fn remove(&self, index: PlaceIndex) {
+        let Some(place) = self.places.get(index.0) else {
+            return;
+        };
+        // Relaxed: only the owner changes an owned place, and that is the caller.
+        let turn = place.turn.load(Ordering::Relaxed);
+        place.turn.store(turn + 1, Ordering::Relaxed);
+        place.set(turn + 1, 0, 0);
+    }
+
+    /// Whose address it is. Safe in a signal handler.
+    pub(crate) fn find(&self, address: u64) -> Option<PlaceIndex> {
+        let found = self.places.iter().position(|place| place.covers(address));
+        found.map(PlaceIndex)
+    }
+
+    /// Notes that a page was lost. Safe in a signal handler.
+    pub(crate) fn lose(&self, index: PlaceIndex) {
+        if let Some(place) = self.places.get(index.0) {
+            // Release: before the page reads as zeros; see `is_lost`.
+            place.lost.store(1, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_lost(&self, index: PlaceIndex) -> bool {
+        let place = self.places.get(index.0);
+        // Acquire: whoever read zeros that the handler of another thread put there reads
+        // this after them, and they came after the note.
+        place.is_some_and(|place| place.lost.load(Ordering::Acquire) != 0)
+    }
+}

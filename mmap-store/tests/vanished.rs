@@ -1,0 +1,211 @@
+//! Files that are cut under their readers, with and without `Options::guard_sigbus`.
+//!
+//! What could go wrong: the process dies although the guard is asked for; zeros are taken
+//! for what was written, or are written to the disk as if they were; signals that are not
+//! ours are swallowed. How it is seen: files are cut while they are open and everything is
+//! called that reads or writes; what ends a process happens in a process of its own.
+#![cfg(not(loom))]
+
+use core::cell::Cell;
+use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+
+use brickyard_store::{CommitError, Options, ReadError, Store, WriteError};
+
+const ENTRIES: u32 = 20_000;
+
+fn options() -> Options {
+    Options::new().ring_bytes(1 << 16).guard_sigbus(true)
+}
+
+fn filled(dir: &Path, options: &Options) -> Store {
+    let store = options.open(dir).expect("a new store");
+    let mut write = store.write().expect("nothing failed yet");
+    let mut table = write.table("t").expect("new");
+    for number in 0..ENTRIES {
+        table.put(&number.to_be_bytes(), &[7; 100]).expect("sound");
+    }
+    let mut typed = write.typed::<u32, u32>("typed").expect("new");
+    typed.put(&1_u32, &1).expect("sound");
+    let mut map = write.multi_map("map").expect("new");
+    map.insert(b"k", b"v").expect("sound");
+    write.commit().expect("room");
+    store.checkpoint().expect("a working disk");
+    store
+}
+
+/// Leaves so many bytes of the tree.
+fn cut(dir: &Path, bytes: u64) {
+    let tree = OpenOptions::new().write(true).open(dir.join("tree"));
+    tree.and_then(|tree| tree.set_len(bytes)).expect("ours");
+}
+
+fn assert_vanished<T>(read: Result<T, ReadError>) {
+    assert_eq!(read.err(), Some(ReadError::Vanished));
+}
+
+#[test]
+fn every_read_of_a_file_that_was_cut_is_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    let read = store.read();
+    let table = read.table("t").expect("sound").expect("it was made");
+    let lent = table.get(&7_u32.to_be_bytes()).expect("sound");
+    let mut range = table.range::<[u8]>(..).expect("sound");
+    range.next().expect("sound").expect("there are many");
+    assert!(!store.has_vanished());
+    cut(dir.path(), 8192);
+    assert_vanished(table.get(&ENTRIES.to_be_bytes()));
+    assert!(store.has_vanished());
+    assert_vanished(table.get_many(&[&1_u32.to_be_bytes()]));
+    assert_vanished(range.next().map(|_| ()));
+    assert_vanished(range.next_back().map(|_| ()));
+    assert_vanished(table.first());
+    assert_vanished(read.tables());
+    assert_vanished(store.stat());
+    assert!(read.table("t").is_err() && read.multi_map("map").is_err());
+    assert!(read.typed::<u32, u32>("typed").is_err());
+    assert_eq!(lent, Some(&[0; 100][..]), "what was lent is zeros");
+    assert!(!store.check().problems.is_empty());
+    assert!(store.backup(dir.path().join("copy"), |_| ()).is_err());
+    assert!(store.checkpoint().is_err() && store.compact(100).is_err());
+    let mut write = store.write().expect("nothing failed to be written");
+    if let Ok(mut table) = write.table("t") {
+        let found = table.get(&1_u32.to_be_bytes());
+        assert_eq!(found, Err(WriteError::Read(ReadError::Vanished)));
+        let _ = table.put(b"new", b"value");
+    }
+    write.commit().expect_err("nothing is made of zeros");
+    drop(read);
+    drop(store);
+    // A store beside it is none the worse.
+    let other = dir.path().join("other");
+    let other = filled(&other, &options());
+    assert_eq!(other.check().problems, []);
+}
+
+#[test]
+fn a_transaction_that_read_zeros_is_not_committed() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    let mut write = store.write().expect("nothing failed yet");
+    let mut table = write.table("t").expect("it is there");
+    table.put(&0_u32.to_be_bytes(), b"first").expect("sound");
+    cut(dir.path(), 8192);
+    let _ = table.put(&(ENTRIES - 1).to_be_bytes(), b"last");
+    let error = write.commit().expect_err("a leaf was read that is gone");
+    assert!(
+        matches!(
+            error,
+            CommitError::Read(ReadError::Vanished) | CommitError::Broken
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn more_stores_than_can_be_guarded_are_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let open = |number: u32| {
+        let options = options().address_space(1 << 20);
+        options.open(dir.path().join(number.to_string()))
+    };
+    let mut stores: Vec<Store> = (0..200).map_while(|number| open(number).ok()).collect();
+    assert!((30..=64).contains(&stores.len()), "{}", stores.len());
+    let error = open(300).expect_err("there is no room").to_string();
+    assert!(error.contains("guard_sigbus"), "{error}");
+    // One that is closed makes room for another.
+    stores.pop();
+    open(301).expect("there is room");
+}
+
+/// Runs one of the tests below on its own, in the role of the child.
+fn signal_of(test: &str) -> Option<i32> {
+    let program = std::env::current_exe().expect("a program has a path");
+    let mut child = Command::new(program);
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
+    let output = child.output().expect("it starts");
+    let status = output.status;
+    assert!(status.success() || status.signal().is_some(), "{output:?}");
+    status.signal()
+}
+
+const CHILD: &str = "BRICKYARD_VANISHED_CHILD";
+
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+#[test]
+fn without_the_guard_the_system_ends_the_process() {
+    if !is_child() {
+        let test = "without_the_guard_the_system_ends_the_process";
+        assert_eq!(signal_of(test), Some(libc::SIGBUS));
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options().guard_sigbus(false));
+    cut(dir.path(), 8192);
+    let _ = store.read().table("t");
+}
+
+#[test]
+fn faults_elsewhere_end_a_process_with_guarded_stores() {
+    if !is_child() {
+        let test = "faults_elsewhere_end_a_process_with_guarded_stores";
+        assert_eq!(signal_of(test), Some(libc::SIGBUS));
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (guarded, bare) = (dir.path().join("guarded"), dir.path().join("bare"));
+    let _guarded = filled(&guarded, &options());
+    let bare_store = filled(&bare, &options().guard_sigbus(false));
+    cut(&bare, 8192);
+    let _ = bare_store.read().table("t");
+}
+
+#[test]
+fn a_signal_that_is_sent_ends_a_process_with_guarded_stores() {
+    if !is_child() {
+        let test = "a_signal_that_is_sent_ends_a_process_with_guarded_stores";
+        assert_eq!(signal_of(test), Some(libc::SIGBUS));
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let _store = filled(dir.path(), &options());
+    // Rust's own handler, which was there before, makes the first one the default's.
+    for _ in 0..2 {
+        // SAFETY: a signal to this thread.
+        unsafe { libc::raise(libc::SIGBUS) };
+    }
+}
+
+std::thread_local! {
+    static SEEN: Cell<u32> = const { Cell::new(0) };
+}
+
+extern "C" fn count(_: libc::c_int) {
+    SEEN.set(SEEN.get() + 1);
+}
+
+#[test]
+fn the_handler_that_was_there_before_gets_what_is_not_ours() {
+    if !is_child() {
+        let test = "the_handler_that_was_there_before_gets_what_is_not_ours";
+        assert_eq!(signal_of(test), None);
+        return;
+    }
+    let handler: extern "C" fn(libc::c_int) = count;
+    // SAFETY: the handler adds to a number of its own thread.
+    unsafe { libc::signal(libc::SIGBUS, handler as libc::sighandler_t) };
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    // SAFETY: a signal to this thread.
+    unsafe { libc::raise(libc::SIGBUS) };
+    assert_eq!(SEEN.get(), 1);
+    cut(dir.path(), 8192);
+    assert!(store.read().table("t").is_err());
+    assert_eq!(SEEN.get(), 1, "that one was ours");
+}
