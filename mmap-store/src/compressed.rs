@@ -200,9 +200,8 @@ impl<'t> CompressedTable<'t> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Cow<'t, [u8]>>, ReadError> {
         let stored = self.table.get(key)?;
         let root = self.table.record.root.page;
-        stored
-            .map(|stored| load(self.compression, root, stored))
-            .transpose()
+        let value = stored.map(|stored| load(self.compression, root, stored));
+        self.table.pages.intact(value.transpose())
     }
 
     /// The entries whose keys lie in `bounds`, from either end.
@@ -244,11 +243,10 @@ impl<'t> CompressedRange<'t> {
         reason = "the key is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<CompressedEntry<'_, 't>>, ReadError> {
-        let (compression, root) = (self.compression, self.root);
+        let (compression, root, pages) = (self.compression, self.root, self.range.pages);
         let entry = self.range.next()?;
-        entry
-            .map(|(key, stored)| Ok((key, load(compression, root, stored)?)))
-            .transpose()
+        let loaded = entry.map(|(key, stored)| Ok((key, load(compression, root, stored)?)));
+        pages.intact(loaded.transpose())
     }
 
     /// The next entry from the back.
@@ -257,11 +255,10 @@ impl<'t> CompressedRange<'t> {
     ///
     /// [`ReadError::Damaged`].
     pub fn next_back(&mut self) -> Result<Option<CompressedEntry<'_, 't>>, ReadError> {
-        let (compression, root) = (self.compression, self.root);
+        let (compression, root, pages) = (self.compression, self.root, self.range.pages);
         let entry = self.range.next_back()?;
-        entry
-            .map(|(key, stored)| Ok((key, load(compression, root, stored)?)))
-            .transpose()
+        let loaded = entry.map(|(key, stored)| Ok((key, load(compression, root, stored)?)));
+        pages.intact(loaded.transpose())
     }
 }
 

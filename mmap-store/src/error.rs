@@ -58,8 +58,8 @@ pub enum ReadError {
         flaw: Flaw,
     },
     /// Bytes of the file vanished while it was open, which
-    /// [`Options::guard_sigbus`](crate::Options::guard_sigbus) makes an error. What was
-    /// read since the last success may be wrong.
+    /// [`Options::guard_sigbus`](crate::Options::guard_sigbus) makes an error: of whatever
+    /// reads, from then on.
     #[error(
         "bytes of the file vanished: it was cut by another program, or cannot be read; close the store, and restore from a backup if it does not open"
     )]

@@ -142,16 +142,19 @@ impl Guarded {
     /// Notes that a page was lost. Safe in a signal handler.
     pub(crate) fn lose(&self, index: PlaceIndex) {
         if let Some(place) = self.places.get(index.0) {
-            // Release: before the page reads as zeros; see `is_lost`.
+            // Release: before the system call that makes the page read as zeros; pairs
+            // with the fence in `is_lost`.
             place.lost.store(1, Ordering::Release);
         }
     }
 
     #[inline]
     pub(crate) fn is_lost(&self, index: PlaceIndex) -> bool {
+        // Acquire: what the caller read of the mapping was read before the note is, so that
+        // zeros which a handler put there, after its note, are seen with it.
+        fence(Ordering::Acquire);
         let place = self.places.get(index.0);
-        // Acquire: whoever read zeros that the handler of another thread put there reads
-        // this after them, and they came after the note.
-        place.is_some_and(|place| place.lost.load(Ordering::Acquire) != 0)
+        // Relaxed: ordered by the fence.
+        place.is_some_and(|place| place.lost.load(Ordering::Relaxed) != 0)
     }
 }

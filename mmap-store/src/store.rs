@@ -185,7 +185,8 @@ impl Options {
     /// same. At most 64 guarded stores are open at once.
     ///
     /// What vanished is zeros from then on, for slices, too, that were lent before: look at
-    /// [`Store::has_vanished`] after using them. The last piece of a file that was cut
+    /// [`Store::has_vanished`] after using them. Reads of a write transaction may meet the
+    /// zeros; it is not committed then. The last piece of a file that was cut
     /// in the middle of a page reads as zeros without a fault, as it always does.
     pub fn guard_sigbus(mut self, guard: bool) -> Self {
         self.guard_sigbus = guard;
@@ -365,8 +366,9 @@ impl Store {
     }
 
     /// Whether bytes of the file vanished that somebody read, if the store was opened with
-    /// [`Options::guard_sigbus`]; slices that were lent may have zeros in their place. From
-    /// then on everything fails with [`ReadError::Vanished`], and nothing is committed.
+    /// [`Options::guard_sigbus`]. What was lent before may have zeros in their place, which
+    /// need not be a value of its type: it is not to be used any more. From then on
+    /// whatever reads fails with [`ReadError::Vanished`], and nothing is committed.
     pub fn has_vanished(&self) -> bool {
         self.shared.pages.has_vanished()
     }

@@ -17,12 +17,13 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use memmap2::MmapRaw;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::guarded::{Guarded, PlaceIndex};
+use crate::sync::Mutex;
 
 static GUARDED: Guarded = Guarded::new();
 
@@ -64,9 +65,9 @@ impl Drop for Guard {
 
 /// Installs the handler, once.
 fn install() -> io::Result<()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if INSTALLED.get().is_some() {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock();
+    if *done {
         return Ok(());
     }
     let mut previous = MaybeUninit::uninit();
@@ -78,7 +79,7 @@ fn install() -> io::Result<()> {
     // SAFETY: the call succeeded and filled it.
     let previous: libc::sigaction = unsafe { previous.assume_init() };
     let os_page = rustix::param::page_size();
-    // Before the handler, which reads it; the lock lets nobody else set it.
+    // Before the handler, which reads it. An attempt that failed set the same.
     let _ = INSTALLED.set(Installed { previous, os_page });
     // SAFETY: all zeros is an action: the default one, with no flags and an empty mask.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
@@ -87,11 +88,12 @@ fn install() -> io::Result<()> {
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: (1) `action` names a function of the form that SA_SIGINFO asks for, which
     // lives as long as the process; (2) it does only what a handler may (see the module).
-    let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
-    match done {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    let set = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
     }
+    *done = true;
+    Ok(())
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {

@@ -297,7 +297,7 @@ pub(crate) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct Range<'t> {
     inner: TreeRange<'t, Pages>,
-    pages: &'t Pages,
+    pub(crate) pages: &'t Pages,
 }
 
 impl<'t> Range<'t> {

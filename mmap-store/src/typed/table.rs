@@ -149,7 +149,9 @@ impl<'t, K: Key + ?Sized, V: Value + ?Sized> TypedTable<'t, K, V> {
         Q: Key<Owned = K::Owned> + ?Sized,
     {
         let value = self.table.get(&encode(key))?;
-        value.map(decode_value::<V>).transpose()
+        let read = value.map(decode_value::<V>).transpose();
+        self.table.pages.intact(Ok(()))?;
+        read
     }
 
     /// All entries in the order of their keys, from either end.
@@ -219,8 +221,8 @@ impl<'t, K: Key + ?Sized, V: Value + ?Sized> Iterator for TypedRange<'t, K, V> {
         if self.failed {
             return None;
         }
-        let entry = self.inner.source().intact(self.inner.next());
-        decode_entry::<K, V>(entry, &mut self.failed).transpose()
+        let pages = self.inner.source();
+        decode_entry::<K, V>(pages, self.inner.next(), &mut self.failed).transpose()
     }
 }
 
@@ -229,20 +231,21 @@ impl<K: Key + ?Sized, V: Value + ?Sized> DoubleEndedIterator for TypedRange<'_, 
         if self.failed {
             return None;
         }
-        let entry = self.inner.source().intact(self.inner.next_back());
-        decode_entry::<K, V>(entry, &mut self.failed).transpose()
+        let pages = self.inner.source();
+        decode_entry::<K, V>(pages, self.inner.next_back(), &mut self.failed).transpose()
     }
 }
 
 fn decode_entry<'t, K: Key + ?Sized, V: Value + ?Sized>(
+    pages: &'t Pages,
     entry: Result<Option<Entry<'_, 't>>, ReadError>,
     failed: &mut bool,
 ) -> Result<Option<TypedEntry<'t, K, V>>, TypedError> {
-    *failed = entry.is_err();
-    let Some((key, value)) = entry? else {
-        return Ok(None);
-    };
-    Ok(Some((decode_key::<K>(key)?, decode_value::<V>(value)?)))
+    let decode = |(key, value)| Ok((decode_key::<K>(key)?, decode_value::<V>(value)?));
+    let decoded = entry.map(|entry| entry.map(decode).transpose());
+    let decoded = pages.intact(decoded);
+    *failed = decoded.is_err();
+    decoded?
 }
 
 /// A typed table in a write transaction.
