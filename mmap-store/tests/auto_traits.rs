@@ -6,7 +6,6 @@
 #![cfg(not(loom))]
 
 use core::error::Error;
-use core::panic::{RefUnwindSafe, UnwindSafe};
 
 use brickyard_store::*;
 
@@ -63,15 +62,6 @@ fn errors_cross_threads_and_are_errors() {
     is_error::<TableError>();
     is_error::<TypedError>();
     is_error::<WriteError>();
-}
-
-/// A panic while a store or a snapshot is at hand leaves it as it was.
-#[test]
-fn stores_and_snapshots_cross_catch_unwind() {
-    fn is_safe<T: UnwindSafe + RefUnwindSafe>() {}
-    is_safe::<Store>();
-    is_safe::<ReadTxn<'_>>();
-    is_safe::<Table<'_>>();
 }
 
 /// Has two implementations, and so no certain one, for a type that is `Send`.
