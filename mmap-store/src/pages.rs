@@ -228,7 +228,7 @@ impl Pages {
     /// Whether bytes vanished under a reader.
     #[inline]
     pub(crate) fn has_vanished(&self) -> bool {
-        self.backing.map().is_lost()
+        self.map.is_lost()
     }
 
     /// What was read, unless bytes vanished meanwhile or before, so that it may be wrong.

@@ -135,7 +135,7 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
     let mut backing = FileBacking {
         tree,
         ring,
-        map,
+        map: Arc::new(map),
         dir: dir.to_owned(),
         creating: create,
         note: options.warm.then_some(options.mode),
@@ -249,7 +249,7 @@ pub(crate) fn create_ring(path: &Path, bytes: u64, mode: u32) -> io::Result<()> 
     file.sync_all()
 }
 
-fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Arc<Map>> {
+fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Map> {
     let used = tree.metadata()?.len();
     let mut bytes = options.map_bytes.max(used.next_multiple_of(PAGE_BYTES_U64));
     loop {
@@ -261,7 +261,7 @@ fn map_tree(tree: &File, options: &FileOptions) -> io::Result<Arc<Map>> {
                 // Advice: without it everything works, slower.
                 let _ = raw.advise(Advice::Random);
                 let _ = rustix::fs::fadvise(tree, 0, None, rustix::fs::Advice::Random);
-                return Ok(Arc::new(Map::new(raw)));
+                return Ok(Map::new(raw));
             }
             // A limit on address space (ulimit -v, containers).
             Err(_) if bytes / 2 >= LEAST_MAP_BYTES.max(used * 2) => bytes /= 2,
