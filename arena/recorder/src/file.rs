@@ -21,6 +21,12 @@ static INODE: AtomicU64 = AtomicU64::new(0);
 /// Held while a chunk is written, so that chunks stay whole.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
+/// How often a write lets others run before it gives up, once the process ends.
+const PATIENCE: u32 = 10_000;
+
+/// The process ends: its last words wait for nobody without a bound.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Opens the file that `template` names and writes its header. `false` when this process is
 /// not to be recorded, or cannot: the reason is on stderr then.
 pub(crate) fn open(template: &[u8]) -> bool {
@@ -57,11 +63,26 @@ pub(crate) fn open(template: &[u8]) -> bool {
     write(&header(process()))
 }
 
-/// Writes one piece. `false`, with the reason on stderr, when nothing more can be
-/// written.
+/// From now on a write gives up when another takes too long. That other may be one of this
+/// very thread, which a signal handler that calls `_exit` has interrupted.
+pub(crate) fn hurry() {
+    // Relaxed: asked by the same thread; others may see it late.
+    ENDING.store(true, Ordering::Relaxed);
+}
+
+/// Writes one piece. `false` when nothing more can be written, with the reason on stderr, or
+/// when the process ends and another write is not done in time.
 pub(crate) fn write(piece: &[u8]) -> bool {
+    let mut patience = PATIENCE;
     // Acquire: one writer after the other; pairs with the Release below.
     while WRITING.swap(true, Ordering::Acquire) {
+        // Relaxed: see `hurry`.
+        if ENDING.load(Ordering::Relaxed) {
+            patience -= 1;
+            if patience == 0 {
+                return false;
+            }
+        }
         yield_now();
     }
     let fd = FD.load(Ordering::Relaxed);

@@ -26,7 +26,8 @@
 //!    thread's pointer to its own is a pthread key below the count that glibc keeps inside of the thread.
 //! 2. Nothing waits for a lock that its own thread may hold: a signal handler that
 //!    allocates finds the buffer taken, and its event is counted as lost.
-//! 3. Only `finish` waits for the locks of others, and only for a bounded time.
+//! 3. A chunk waits for the write of another thread's; `finish` waits for writes and for the
+//!    buffers of others, and only for a bounded time.
 //! 4. A forked child does not record (it has the parent's buffers, and would write
 //!    them twice). What it starts by `exec` is a new process with a recording of its own, if the path
 //!    in `BRICKYARD_RECORD` has a `%p`.
@@ -44,6 +45,10 @@
 //! that are linked statically, and what happens before the C library is set up or after the
 //! destructors of this library. A process that a signal ends leaves the chunks that were
 //! full by then.
+//!
+//! A child made without `fork` and `vfork` (`_Fork`, `clone`), as sandboxes do, is not noticed:
+//! it goes on recording into its parent's file, which then does not read. A thread whose first
+//! call is made by a destructor of its own thread-local data keeps its buffer of 33 KiB.
 #![no_std]
 #![deny(unsafe_code)]
 

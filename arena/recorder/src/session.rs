@@ -213,6 +213,7 @@ pub(crate) extern "C" fn finish() {
     }
     // Relaxed: an event that another thread keeps in this moment is written, or comes too late.
     STATE.store(OFF, Ordering::Relaxed);
+    file::hurry();
     let mut whole = true;
     for buffer in buffer::all() {
         match buffer::lock_patiently(buffer) {
