@@ -22,7 +22,7 @@ use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::thread;
 
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::format::meta::Meta;
 use crate::ids::{Extent, FIRST_PAGE, PAGE_BYTES, pages_for};
 use crate::shared::{Durable, Head, Shared};
@@ -63,7 +63,8 @@ impl Shared {
         drop(head);
         let result = self.clean(&plan).and_then(|()| self.carry_out(&plan));
         drop(one);
-        result
+        // Wakers are called, which may do anything: no lock is held.
+        result.map(|txn| self.group.note_durable(txn))
     }
 
     /// Writes the pages of a plan to the disk, in steps between commits.
@@ -122,21 +123,27 @@ impl Shared {
     }
 
     /// A checkpoint with the writer's state already in hand, which is kept until the end.
-    pub(crate) fn checkpoint_holding(&self, head: &mut Head) -> Result<(), CommitError> {
+    /// Returns the transaction up to which all lasts; who holds the state notes that
+    /// ([`Group::note_durable`](crate::group::Group::note_durable)) once he holds it no more.
+    pub(crate) fn checkpoint_holding(&self, head: &mut Head) -> Result<u64, CommitError> {
         let one = self.checkpointing.lock();
         let plan = self.plan(head)?;
-        self.carry_out(&plan)?;
+        let txn = self.carry_out(&plan)?;
         drop(one);
         self.trim(head, true);
-        Ok(())
+        Ok(txn)
     }
 
     fn plan(&self, head: &mut Head) -> Result<Plan, CommitError> {
         if self.group.is_poisoned() {
             return Err(CommitError::Poisoned);
         }
-        // The ring may have what the tree lost.
+        // The ring may have what the tree lost, also where nobody has looked yet.
         self.pages.intact(Ok(()))?;
+        let found = self.pages.backing().pages();
+        if found.is_ok_and(|pages| pages < head.len) {
+            return Err(ReadError::Vanished.into());
+        }
         self.reclaim(head);
         // A bit for each page, also for those by which the file may grow right now.
         let bits = u64::from(head.len) + u64::from(head.len / 4) + 4096;
@@ -181,7 +188,7 @@ impl Shared {
         })
     }
 
-    fn carry_out(&self, plan: &Plan) -> Result<(), CommitError> {
+    fn carry_out(&self, plan: &Plan) -> Result<u64, CommitError> {
         self.write(plan).map_err(|source| self.failed(source))?;
         *self.done.lock() = Some(Durable {
             txn: plan.meta.txn,
@@ -190,8 +197,7 @@ impl Shared {
             pages: plan.meta.pages,
         });
         self.versions.publish(plan.version);
-        self.group.note_durable(plan.meta.txn);
-        Ok(())
+        Ok(plan.meta.txn)
     }
 
     fn write(&self, plan: &Plan) -> io::Result<()> {

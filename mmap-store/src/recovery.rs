@@ -257,7 +257,9 @@ impl Shared {
         }
         head.salt = meta.salt.wrapping_add(1);
         let result = self.checkpoint_holding(&mut head);
-        result.map_err(OpenError::Recovery)?;
+        let txn = result.map_err(OpenError::Recovery)?;
+        drop(head);
+        self.group.note_durable(txn);
         backing.created().map_err(io("finish"))
     }
 

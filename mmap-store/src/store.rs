@@ -185,7 +185,9 @@ impl Options {
     /// same. At most 64 guarded stores are open at once.
     ///
     /// What vanished is zeros from then on, for slices, too, that were lent before: look at
-    /// [`Store::has_vanished`] after using them. Reads of a write transaction may meet the
+    /// [`Store::has_vanished`] after using them. Values that not all bytes can be (`&str`,
+    /// archives of `rkyv`) are found valid as they are lent, and may not be afterwards: where files may
+    /// be cut and the guard is on, read such values as bytes. Reads of a write transaction may meet the
     /// zeros; it is not committed then. The last piece of a file that was cut
     /// in the middle of a page reads as zeros without a fault, as it always does.
     pub fn guard_sigbus(mut self, guard: bool) -> Self {

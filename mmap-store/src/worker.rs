@@ -6,7 +6,7 @@
 //! Each starts when it is first needed, and ends when the store is closed.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, current};
 
 use crate::sync::{Condvar, Mutex, Step, left_out, wait};
 
@@ -34,10 +34,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for the end of the thread, which was told to end.
+    /// Waits for the end of the thread, which was told to end; not on that thread itself,
+    /// where a waker that it calls may drop the store.
     pub(crate) fn join(&self) {
         let thread = self.0.lock().take();
-        if let Some(thread) = thread {
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current().id()) {
             // As in `start`: there is nothing to be done about a panic.
             let _ = thread.join();
         }

@@ -209,3 +209,31 @@ fn the_handler_that_was_there_before_gets_what_is_not_ours() {
     assert!(store.read().table("t").is_err());
     assert_eq!(SEEN.get(), 1, "that one was ours");
 }
+
+/// Nobody has touched what was cut, so there is no fault to see.
+#[test]
+fn a_checkpoint_keeps_the_ring_of_a_file_that_was_cut() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let options = Options::new().ring_bytes(1 << 20).checkpoint_thread(false);
+    let store = filled(dir.path(), &options);
+    let length = || dir.path().join("tree").metadata().expect("ours").len();
+    let lasting = length();
+    let mut write = store.write().expect("nothing failed yet");
+    let mut table = write.table("t").expect("sound");
+    for number in ENTRIES..ENTRIES + 3000 {
+        table.put(&number.to_be_bytes(), &[8; 100]).expect("sound");
+    }
+    write.commit().expect("room");
+    assert!(length() > lasting, "the new pages lie behind the old");
+    cut(dir.path(), lasting);
+    let failed = store.checkpoint().expect_err("pages are missing");
+    assert!(
+        matches!(failed, CommitError::Read(ReadError::Vanished)),
+        "{failed}"
+    );
+    drop(store);
+    let store = options.open(dir.path()).expect("the ring has it all");
+    let read = store.read();
+    let table = read.table("t").expect("sound").expect("it was made");
+    assert_eq!(table.len(), u64::from(ENTRIES) + 3000);
+}

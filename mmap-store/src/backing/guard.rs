@@ -104,7 +104,8 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let code = unsafe { (*info).si_code };
     // Positive codes are the system's own: a signal that somebody sent has no address.
     let is_fault = code > 0;
-    if is_fault {
+    // Other faults are not about bytes that vanished, or not of who reads them.
+    if code == libc::BUS_ADRERR || code == libc::BUS_MCEERR_AR {
         // SAFETY: as above; a fault's signal has an address.
         let address = unsafe { (*info).si_addr() } as u64;
         if mend(address, installed.os_page) {

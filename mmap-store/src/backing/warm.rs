@@ -9,9 +9,9 @@
 //! once ([`ask`]). What a reader wants next is not known: its own reads would wait behind
 //! all others. For it a thread reads one piece after another ([`Loader`]).
 
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
@@ -45,7 +45,10 @@ pub(crate) fn remember(dir: &Path, map: &Map, pages: u32, mode: u32) -> io::Resu
 /// Those of the first `pages` pages that the note in the folder `dir` names, in pieces.
 pub(crate) fn noted(dir: &Path, pages: u32) -> Vec<Extent> {
     let mut bytes = Vec::new();
-    let file = File::open(dir.join(NOTE));
+    // What is no file, a pipe for one, is not waited for.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(dir.join(NOTE));
     let read = file.and_then(|file| file.take(MOST_BYTES as u64).read_to_end(&mut bytes));
     let runs = read.ok().and_then(|_| warm::decode(&bytes));
     let pieces = runs.iter().flatten().flat_map(|run| {

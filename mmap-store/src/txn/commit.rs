@@ -407,7 +407,11 @@ fn install(
             // The ring has no record of this version: nothing may follow it.
             shared.group.poison();
         }
-        return result.map(|()| Appended::Lasts);
+        drop(head);
+        return result.map(|txn| {
+            shared.group.note_durable(txn);
+            Appended::Lasts
+        });
     };
     head.ring = end;
     let due = head.pinned.is_none() && end - head.durable.ring_start > shared.ring_bytes / 2;
