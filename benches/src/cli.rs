@@ -37,7 +37,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Replay a recording under each allocator: its time, its memory, a timeline
     Replay(ReplayArgs),
-    /// Look into the files of a store: check, stat, dump, load, get, put, delete
+    /// Look into the files of a store: check, stat, dump, load, get, put, delete, backup, apply,
+    /// restore, compact
     Store(StoreArgs),
     /// One measurement
     #[command(hide = true)]

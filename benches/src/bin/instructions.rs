@@ -34,10 +34,11 @@ const PAIRS: usize = 1 << 18;
 /// The ways to read the store that are counted, and the most instructions of each: a get,
 /// a transaction with a look-up of the table and a get, an entry of a range.
 const READS: [(&str, f64); 3] = [("get", GET_LIMIT), ("txn", TXN_LIMIT), ("next", NEXT_LIMIT)];
-// Counted were 990, 1583 and 239, with the making of the key in the first two.
+// Counted were 1003, 1569 and 262, with the making of the key in the first two. 262 was 239
+// before each read asked whether bytes vanished under it.
 const GET_LIMIT: f64 = 1050.0;
 const TXN_LIMIT: f64 = 1680.0;
-const NEXT_LIMIT: f64 = 255.0;
+const NEXT_LIMIT: f64 = 275.0;
 
 /// Reads of the shorter run.
 const READ_COUNT: usize = 1 << 15;
