@@ -7,12 +7,15 @@
 use core::ops::Range;
 use std::thread;
 
+use crate::compressed::can_be_unpacked;
 use crate::error::{Flaw, Problem, ReadError};
-use crate::format::node::Node;
+use crate::format::node::{Entry, Node};
 use crate::format::pair;
 use crate::format::table::{LargeRef, TableRecord, decode_schema};
 use crate::ids::{Alignment, Child, Extent, FIRST_PAGE, PageId};
+use crate::schema::Compression;
 use crate::shared::Shared;
+use crate::tree::search::value_of;
 
 /// What [`Store::check`](crate::Store::check) found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +85,8 @@ struct Walk<'s> {
     txn: u64,
     /// Where values of the tree that is walked start.
     alignment: Alignment,
+    /// How they may be packed.
+    compression: Option<Compression>,
     /// Pages of the file.
     len: u32,
     /// Pages met so far, a bit each.
@@ -159,6 +164,7 @@ impl<'s> Walk<'s> {
             depth,
             txn,
             alignment: Alignment::NONE,
+            compression: None,
             len,
             seen: vec![0; len as usize / 64 + 1],
             met: 0,
@@ -209,17 +215,20 @@ impl<'s> Walk<'s> {
             let record = record.and_then(|(record, schema)| {
                 let options = decode_schema(schema)?;
                 let alignment = options.alignment_checked()?;
-                Some((record, alignment, options.is_multi_map()))
+                let compression = options.value_compression().map(|(method, _)| method);
+                Some((record, alignment, compression, options.is_multi_map()))
             });
             tables.push((String::from_utf8_lossy(&name).into_owned(), record));
         });
         for (table, record) in tables {
             self.report.tables += 1;
-            let Some((record, alignment, multi_map)) = record else {
+            let Some((record, alignment, compression, multi_map)) = record else {
                 self.damaged(root.page, Flaw::Record);
                 continue;
             };
+            self.compression = compression;
             let entries = self.table(record.root, alignment, multi_map);
+            self.compression = None;
             if entries.no_pairs > 0 {
                 self.damaged(record.root.page, Flaw::Record);
             }
@@ -396,6 +405,7 @@ impl<'s> Walk<'s> {
                 } else if self.alignment.is_outside() {
                     return Err(Flaw::Alignment);
                 }
+                self.packed(at, &entry);
                 visit(node, index);
             }
             return Ok(());
@@ -417,6 +427,18 @@ impl<'s> Walk<'s> {
             core::mem::swap(&mut key, &mut next);
         }
         Ok(())
+    }
+
+    /// Unpacks a value of a compressed table, if its method is compiled in.
+    fn packed(&mut self, leaf: Child, entry: &Entry<'_>) {
+        let Some(compression) = self.compression.filter(|_| self.depth == Depth::All) else {
+            return;
+        };
+        // What cannot be read is reported already.
+        let stored = value_of(&self.shared.pages, leaf, entry);
+        if stored.is_ok_and(|stored| !can_be_unpacked(compression, stored)) {
+            self.damaged(leaf.page, Flaw::Compressed);
+        }
     }
 
     fn large(&mut self, leaf: Child, reference: &[u8]) {
