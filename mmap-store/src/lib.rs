@@ -70,7 +70,7 @@
 //! - The file grows and shrinks by itself: what is deleted is used again, and checkpoints
 //!   make a file shorter of which a quarter is free ([`Store::compact`] does so at once). What
 //!   a snapshot sees stays; [`Store::readers`] says who holds what.
-//! - A checkpoint writes its pages between commits, which meanwhile take a quarter longer. A
+//! - A checkpoint writes its pages between commits, which meanwhile take up to a third longer. A
 //!   thread of the store makes it when the ring is half full; commits wait only if the ring
 //!   fills up before it is done. Without that thread
 //!   ([`Options::checkpoint_thread`]) the commit that finds the ring half full makes it.
