@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::Point;
-use crate::chart::{COLOURS, SIZE};
+use crate::chart::{COLOURS, SIZE, draw_legend, mark};
 
 /// What a chart shows.
 struct Chart<'a> {
@@ -110,17 +110,13 @@ fn draw(path: &Path, chart: &Chart<'_>) -> Result<(), Box<dyn core::error::Error
                 colour.stroke_width(2),
             ))?
             .label(*name)
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(|at| mark(*colour, at));
         let dots = points
             .iter()
             .map(|point| Circle::new(*point, 3, colour.filled()));
         context.draw_series(dots)?;
     }
-    context
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
+    draw_legend(&mut context)?;
     area.present()?;
     Ok(())
 }

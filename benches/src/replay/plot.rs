@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use super::Side;
 use super::build::Facts;
-use crate::chart::{COLOURS, SIZE};
+use crate::chart::{COLOURS, SIZE, draw_legend, mark};
 
 /// Draws the timeline into `path`.
 ///
@@ -86,13 +86,9 @@ fn draw_lines(
         chart
             .draw_series(LineSeries::new(points(values), colour.stroke_width(2)))?
             .label(*name)
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(|at| mark(*colour, at));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
+    draw_legend(&mut chart)?;
     area.present()?;
     Ok(())
 }
