@@ -214,7 +214,8 @@ fn the_handler_that_was_there_before_gets_what_is_not_ours() {
 #[test]
 fn a_checkpoint_keeps_the_ring_of_a_file_that_was_cut() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let options = Options::new().ring_bytes(1 << 20).checkpoint_thread(false);
+    // Large enough that no commit makes a checkpoint.
+    let options = Options::new().ring_bytes(8 << 20).checkpoint_thread(false);
     let store = filled(dir.path(), &options);
     let length = || dir.path().join("tree").metadata().expect("ours").len();
     let lasting = length();
