@@ -222,7 +222,7 @@ fn loom_a_magazine_brings_what_was_written() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "the element was made before")]
 fn loom_without_publication_a_magazine_brings_old_objects() {
     without(Step::Publish, exchange);
 }
@@ -263,19 +263,19 @@ fn loom_a_slot_is_popped_or_drained() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_without_the_owners_barrier_a_slot_is_popped_and_drained() {
     without(Step::LightBarrier, drain_against_pops);
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_without_the_drainers_barrier_a_slot_is_popped_and_drained() {
     without(Step::HeavyBarrier, drain_against_pops);
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "a slot is lost or doubled")]
 fn loom_without_a_note_of_what_was_drained_a_slot_is_doubled() {
     without(Step::NoteDrained, drain_against_pops);
 }
@@ -454,7 +454,7 @@ fn loom_decay_loses_no_slot() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "a slot is doubled")]
 fn loom_decay_without_a_note_of_what_was_drained_doubles_a_slot() {
     without(Step::NoteDrained, decay);
 }

@@ -62,7 +62,7 @@ fn loom_a_file_that_was_cut_grows_before_it_is_needed() {
 
 /// A writer that does not look at the slots.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_cutting_without_looking_is_caught() {
     race(|world| {
         move_down(world);
@@ -72,7 +72,7 @@ fn loom_cutting_without_looking_is_caught() {
 
 /// A writer that looks before it publishes the copy: a reader may come between.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_cutting_after_an_early_look_is_caught() {
     race(|world| {
         let mut readers = Vec::new();

@@ -32,14 +32,14 @@ fn loom_a_page_in_a_snapshot_is_not_reused() {
 
 /// The same with a writer that does not look at the slots.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_reuse_without_looking_is_caught() {
     race(|world| replace(world, false));
 }
 
 /// The same with a writer that looks before it publishes: a reader may come between.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_looking_before_publishing_is_caught() {
     race(|world| {
         world.len.set(3);
@@ -55,14 +55,14 @@ fn loom_looking_before_publishing_is_caught() {
 
 /// The same with a reader that believes what was published when it came.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_a_reader_that_does_not_look_again_is_caught() {
     without(Step::LookAgain, || race(|world| replace(world, true)));
 }
 
 /// A version is published after its pages are written.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_publishing_before_writing_is_caught() {
     race(|world| {
         world.len.set(3);
@@ -112,7 +112,7 @@ fn loom_the_file_is_as_long_as_announced() {
 
 /// The same with a length that is announced before the file has grown.
 #[test]
-#[should_panic]
+#[should_panic(expected = "Causality violation")]
 fn loom_announcing_before_growing_is_caught() {
     growth(true);
 }
