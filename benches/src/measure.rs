@@ -80,6 +80,12 @@ pub(crate) fn rss_kib() -> Result<u64> {
     field_kib(&status, "VmRSS:").context("no VmRSS in /proc/self/status")
 }
 
+/// The memory that a new process could have now, as far as the system tells.
+pub(crate) fn available_kib() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    field_kib(&text, "MemAvailable:")
+}
+
 /// The number of KiB in the line that starts with `name`.
 pub(crate) fn field_kib(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;

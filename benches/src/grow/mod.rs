@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::child::report_of;
 use crate::compare::{chosen_allocators, turns};
+use crate::measure::available_kib;
 use crate::progress;
 use crate::report;
 use crate::series::Series;
@@ -137,6 +138,7 @@ fn measure(
     let bar = progress::bar(u64::from(args.rounds) * (points * count) as u64);
     for round in 0..args.rounds {
         for (row, point) in threads.iter_mut().chain(&mut *live).enumerate() {
+            let needed_bytes = point.threads.saturating_mul(point.bytes);
             let (threads, bytes) = (point.threads.to_string(), point.bytes.to_string());
             for side in turns(count, round as usize, row) {
                 let allocator = &allocators[side];
@@ -154,13 +156,32 @@ fn measure(
                 ];
                 let mut arguments = arguments.map(OsStr::new).to_vec();
                 arguments.extend(args.quick.then_some(OsStr::new("--quick")));
-                let sample = || report_of(&own, &arguments, allocator);
+                let sample = || {
+                    ensure_room(needed_bytes)?;
+                    report_of(&own, &arguments, allocator)
+                };
                 point.series[side].record(sample);
                 bar.inc(1);
             }
         }
     }
     bar.finish_and_clear();
+    Ok(())
+}
+
+/// Refuses data for which this machine has no memory: it would swap, or end other processes.
+fn ensure_room(live_bytes: usize) -> Result<()> {
+    let Some(available_kib) = available_kib() else {
+        return Ok(());
+    };
+    // Half as much again is for what allocators hold beyond the data.
+    let needed_kib = (live_bytes / 1024).saturating_add(live_bytes / 2048) as u64;
+    ensure!(
+        needed_kib <= available_kib,
+        "skipped: it may take {} MiB, and {} are available; see --most-mib",
+        needed_kib >> 10,
+        available_kib >> 10,
+    );
     Ok(())
 }
 
@@ -251,6 +272,27 @@ fn conclude<'a>(points: impl Iterator<Item = &'a Point>, allocators: &[String]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The child would be this very test executable: it is not started.
+    #[test]
+    fn a_point_for_which_there_is_no_memory_is_skipped_and_says_so() {
+        let args = GrowArgs {
+            quick: true,
+            allocators: Vec::new(),
+            rounds: 2,
+            most_mib: NonZero::<usize>::MIN,
+            plot: None,
+            json: None,
+        };
+        let allocators = [String::from("arena")];
+        let mut live = [Point::new(1, 1 << 50, 1)];
+        measure(&args, &allocators, &mut [], &mut live).expect("the others go on");
+        assert_eq!(live[0].pair_ns(0), None);
+        let error = conclude(live.iter(), &allocators).expect_err("a point is missing");
+        let text = error.to_string();
+        assert!(text.contains("it may take 1610612736 MiB"), "{text}");
+        ensure_room(1 << 20).expect("there is a MiB");
+    }
 
     #[test]
     fn tables_fit_a_hundred_columns() {

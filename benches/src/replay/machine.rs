@@ -11,7 +11,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::alloc::{alloc, alloc_zeroed, dealloc, realloc};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -112,7 +112,8 @@ impl Replay {
         let machine = &*core::mem::ManuallyDrop::new(self.machine);
         let program = machine.program.program();
         let mut next: Vec<usize> = vec![0; program.threads.len()];
-        let mut handles = Vec::with_capacity(program.threads.len());
+        // Threads that run, by index.
+        let mut handles: Vec<(usize, JoinHandle<()>)> = Vec::with_capacity(program.threads.len());
         if let [thread] = &program.threads[..] {
             machine.run_alone(thread, &mut after_epoch)?;
             return Ok(machine.left());
@@ -139,17 +140,23 @@ impl Replay {
                 let handle = thread::Builder::new()
                     .spawn(move || machine.run_thread(index))
                     .context("no thread for the replay")?;
-                handles.push(handle);
+                handles.push((index, handle));
             }
             machine.wait_for_all();
             machine.complain()?;
+            // As in the program, threads end when they have nothing more to do: `after_epoch`
+            // does not find their stacks.
+            let ended = |(index, _): &mut (usize, _)| {
+                program.threads[*index].segments.len() == next[*index]
+            };
+            for (_, handle) in handles.extract_if(.., ended) {
+                if handle.join().is_err() {
+                    bail!("a thread of the replay has panicked");
+                }
+            }
             after_epoch();
         }
-        for handle in handles {
-            if handle.join().is_err() {
-                bail!("a thread of the replay has panicked");
-            }
-        }
+        // Each segment is in an epoch (`Checked`), so all threads have ended.
         Ok(machine.left())
     }
 }
@@ -376,4 +383,46 @@ fn layout(size: u64, align_log2: u8) -> Layout {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     // `Checked` bounds both far below what a layout can have.
     Layout::from_size_align(size, 1 << align_log2).expect("sizes were checked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::Program;
+    use super::*;
+
+    /// Were they kept to the end, their stacks would be in the figures of all later epochs.
+    #[test]
+    fn a_thread_that_is_through_has_ended_before_the_memory_is_looked_at() {
+        let last_epochs = [0, 2, 5];
+        let thread = |(slot, last): (u32, u32)| {
+            let mut thread = Thread::default();
+            for epoch in 0..=last {
+                let op = if epoch % 2 == 0 {
+                    Op::Allocate {
+                        slot,
+                        size: 100,
+                        align_log2: 3,
+                        zeroed: false,
+                    }
+                } else {
+                    Op::Free { slot }
+                };
+                thread.push(epoch, op);
+            }
+            thread
+        };
+        let program = Program {
+            slots: 3,
+            epochs: 7,
+            threads: (0..).zip(last_epochs).map(thread).collect(),
+        };
+        let replay = Replay::new(program.check().expect("P1 and P2 hold"), Touch::None);
+        // Each thread that runs has a share, and so has the replay itself.
+        let shares = Arc::downgrade(&replay.machine);
+        let mut running = Vec::new();
+        let left = replay.run(|| running.push(shares.strong_count() - 1));
+        assert_eq!(running, [2, 2, 1, 1, 1, 0, 0]);
+        let (blocks, bytes) = (2, 200);
+        assert_eq!(left.expect("there is memory"), Left { blocks, bytes });
+    }
 }

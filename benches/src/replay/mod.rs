@@ -27,7 +27,7 @@ use clap::Args;
 
 use crate::child::{Under, report_under};
 use crate::compare::turns;
-use crate::measure::field_kib;
+use crate::measure::available_kib;
 use crate::progress;
 use crate::report;
 use crate::series::Series;
@@ -165,8 +165,7 @@ fn sides(asked: &[String]) -> Result<Vec<Side>> {
 /// Refuses what would fill the machine's memory: a recording may be forged, and a program may
 /// have asked for much that it never touched.
 fn ensure_room(facts: &Facts, touch: Touch) -> Result<()> {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let Some(available_kib) = field_kib(&text, "MemAvailable:") else {
+    let Some(available_kib) = available_kib() else {
         return Ok(());
     };
     ensure!(
