@@ -28,8 +28,8 @@
 //!    allocates finds the buffer taken, and its event is counted as lost.
 //! 3. A chunk waits for the write of another thread's; `finish` waits for writes and for the
 //!    buffers of others, and only for a bounded time.
-//! 4. A forked child does not record (it has the parent's buffers, and would write
-//!    them twice). What it starts by `exec` is a new process with a recording of its own, if the path
+//! 4. A forked child does not record, however it was made (it has the parent's buffers, and would
+//!    write them twice). What it starts by `exec` is a new process with a recording of its own, if the path
 //!    in `BRICKYARD_RECORD` has a `%p`.
 //!
 //! # Environment
@@ -46,9 +46,9 @@
 //! destructors of this library. A process that a signal ends leaves the chunks that were
 //! full by then.
 //!
-//! A child made without `fork` and `vfork` (`_Fork`, `clone`), as sandboxes do, is not noticed:
-//! it goes on recording into its parent's file, which then does not read. A thread whose first
-//! call is made by a destructor of its own thread-local data keeps its buffer of 33 KiB.
+//! Before Linux 4.14, a child made without `fork` and `vfork` (`_Fork`, `clone`), as sandboxes do, is
+//! not noticed: it goes on recording into its parent's file, which then does not read. A thread whose
+//! first call is made by a destructor of its own thread-local data keeps its buffer of 33 KiB.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -65,6 +65,8 @@ mod buffer;
     reason = "opens, looks at and writes a file through the C library"
 )]
 mod file;
+#[expect(unsafe_code, reason = "maps a page that children find empty")]
+mod process;
 #[expect(
     unsafe_code,
     reason = "keeps a pthread key, registers for fork, reads the environment"

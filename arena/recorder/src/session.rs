@@ -6,6 +6,8 @@
 //! | `BEGINNING` | does nothing: what beginning itself allocates is not of the program |
 //! | `ON` | gives the event a number and keeps it |
 //! | `OFF` | does nothing, for ever: nothing was asked for, the file is lost, a fork, the end |
+//!
+//! In a copy of the process that began ([`process`]) all of them do nothing.
 
 use core::ffi::{c_char, c_void};
 use core::ptr;
@@ -15,6 +17,7 @@ use brickyard_recording::{Event, end};
 
 use crate::buffer::{self, Buffer};
 use crate::file;
+use crate::process;
 
 const UNBORN: u8 = 0;
 const BEGINNING: u8 = 1;
@@ -70,7 +73,7 @@ extern "C" fn on_load() {
 pub(crate) fn note(event: Event) {
     // Acquire: pairs with the Release in `begin`.
     match STATE.load(Ordering::Acquire) {
-        ON => keep(event),
+        ON if process::is_marked() => keep(event),
         UNBORN if begin() => keep(event),
         _ => {}
     }
@@ -161,12 +164,22 @@ fn prepare() -> bool {
     }
     KEY.store(key, Ordering::Relaxed);
     PROCESS.store(file::process(), Ordering::Relaxed);
+    if !process::mark() {
+        return false;
+    }
     // SAFETY: the handler is a function of this library, which is never unloaded.
     let failed = unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     failed == 0 && file::open(path)
 }
 
-/// Run in the child after a fork: the buffers are the parent's.
+/// Whether events are recorded, and this is the process that they are of.
+fn is_on() -> bool {
+    // Acquire: pairs with the Release in `begin`.
+    STATE.load(Ordering::Acquire) == ON && process::is_marked()
+}
+
+/// Run in the child after a fork: the buffers are the parent's. For kernels on which the mark
+/// of the process does not tell.
 extern "C" fn forked() {
     // Relaxed: the child has one thread.
     STATE.store(OFF, Ordering::Relaxed);
@@ -186,9 +199,7 @@ extern "C" fn thread_ends(value: *mut c_void) {
         set_own(value);
         return;
     }
-    // Relaxed: this thread has seen `ON`, and with it what was published, before it had a
-    // buffer.
-    let written = STATE.load(Ordering::Relaxed) != ON || locked.flush();
+    let written = !is_on() || locked.flush();
     drop(locked);
     if !written {
         // Relaxed: as in `keep`.
@@ -203,8 +214,7 @@ pub(crate) extern "C" fn finish() {
     static FINISHING: AtomicBool = AtomicBool::new(false);
     // A child of `vfork` shares this memory, and must leave it alone.
     let stranger = file::process() != PROCESS.load(Ordering::Relaxed);
-    // Acquire: pairs with the Release in `begin`.
-    if STATE.load(Ordering::Acquire) != ON || stranger {
+    if !is_on() || stranger {
         return;
     }
     // Relaxed: only one of several threads that exit at once goes on.

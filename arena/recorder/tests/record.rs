@@ -277,6 +277,43 @@ fn a_shell_that_ends_by_underscore_exit_is_whole_and_its_children_are_not_in_it(
     left(&read.events);
 }
 
+/// Also the subject of the test below: its child allocates enough for many chunks.
+#[test]
+fn a_program_with_a_child_by_a_bare_clone() {
+    if !is_subject() {
+        return;
+    }
+    let flags = libc::c_long::from(libc::SIGCHLD);
+    // SAFETY: without flags that share anything this is a fork; the subject has no other threads
+    // that could hold a lock of the C library's, and the child ends by `_exit`.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    for _ in 0..20_000 {
+        drop(black_box(vec![1_u8; ODD_SIZES.start]));
+    }
+    core::mem::forget(black_box(vec![1_u8; ODD_SIZES.start]));
+    if child == 0 {
+        // SAFETY: ends this process, of which nothing is needed any more.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    let child = libc::pid_t::try_from(child).expect("a child was made");
+    // SAFETY: `status` is valid for writing.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn a_child_that_the_c_library_does_not_know_of_is_not_in_the_recording() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    let output = subject("a_program_with_a_child_by_a_bare_clone", &file);
+    assert!(output.status.success(), "{output:?}");
+    // Numbers and pieces are looked at there: the child would have its parent's once more.
+    let read = read(&file);
+    assert!(read.ended);
+    assert_eq!(odd_left(&read.events), [ODD_SIZES.start]);
+}
+
 #[test]
 fn with_a_mark_for_the_process_each_program_has_its_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
