@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use brickyard_recording::{HEADER_BYTES, header, process_of};
+use brickyard_recording::{END_BYTES, HEADER_BYTES, header, is_end, process_of};
 
 /// Lowest number for the descriptor: above those that programs and shells hand out by
 /// hand, below the usual limit of 1024 open files.
@@ -38,22 +38,30 @@ pub(crate) fn open(template: &[u8]) -> bool {
     let Ok(path) = CStr::from_bytes_until_nul(&path) else {
         return false;
     };
-    let found = if own {
-        open_with(path, libc::O_CREAT | libc::O_TRUNC)
-    } else {
-        match open_with(path, libc::O_CREAT | libc::O_EXCL) {
-            Err(libc::EEXIST) => match taken_over(path) {
-                Some(fd) => Ok(fd),
-                None => return false,
-            },
+    let opened = match open_with(path, libc::O_CREAT | libc::O_EXCL) {
+        Err(libc::EEXIST) => match open_with(path, 0) {
+            // Another user's, say; without a `%p` most processes find a file of another.
+            Err(_) if !own => return false,
             result => result,
-        }
+        },
+        result => result,
     };
-    let Ok(fd) = found else {
+    let Ok(fd) = opened else {
         complain(c"brickyard: BRICKYARD_RECORD: the file cannot be opened\n");
         return false;
     };
+    // First, for closing the other descriptor would give up the lock.
     let fd = moved_up(fd);
+    let found = look_at(fd);
+    if found == Found::Finished || (found == Found::Another && own) {
+        complain(c"brickyard: BRICKYARD_RECORD: the file is there already: it is left alone\n");
+    }
+    // SAFETY: the call takes a descriptor and a number.
+    if found != Found::Ours || unsafe { libc::ftruncate(fd, 0) } != 0 {
+        // SAFETY: opened above, and used no more.
+        unsafe { libc::close(fd) };
+        return false;
+    }
     let Some((device, inode)) = identity(fd) else {
         return false;
     };
@@ -154,21 +162,71 @@ fn open_with(path: &CStr, flags: c_int) -> Result<c_int, c_int> {
     if fd < 0 { Err(errno()) } else { Ok(fd) }
 }
 
-/// Opens and empties the file that this very process made before it called `exec`; `None`
-/// when another process made it.
-fn taken_over(path: &CStr) -> Option<c_int> {
-    let fd = open_with(path, 0).ok()?;
-    let mut found = [0; HEADER_BYTES];
-    // SAFETY: the buffer is valid for writing that many bytes.
-    let count = unsafe { libc::pread(fd, found.as_mut_ptr().cast(), found.len(), 0) };
-    let own = usize::try_from(count) == Ok(HEADER_BYTES) && process_of(&found) == Some(process());
-    // SAFETY: the call takes a descriptor and a number.
-    if own && unsafe { libc::ftruncate(fd, 0) } == 0 {
-        return Some(fd);
+/// Whose a file is that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Empty, or what this very process recorded before it called `exec`.
+    Ours,
+    /// The whole recording of a process that had this one's number.
+    Finished,
+    /// Some other file, or one that another process writes.
+    Another,
+}
+
+/// Locks the file for as long as the process runs this program, and tells whose it is.
+///
+/// Numbers of processes come again, and in containers they are few: a header with the own
+/// number says little. A process that is recorded holds the lock, and one that has ended
+/// left an end, which `exec` does not.
+fn look_at(fd: c_int) -> Found {
+    // The lock first: who had it until now may have written.
+    let (true, Some(stat)) = (lock(fd), stat(fd)) else {
+        return Found::Another;
+    };
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Found::Another;
     }
-    // SAFETY: opened above, and used no more.
-    unsafe { libc::close(fd) };
-    None
+    if stat.st_size == 0 {
+        return Found::Ours;
+    }
+    let number = read_at::<HEADER_BYTES>(fd, 0).and_then(|bytes| process_of(&bytes));
+    if number != Some(process()) {
+        return Found::Another;
+    }
+    let last = i64::try_from(END_BYTES).map_or(0, |len| stat.st_size - len);
+    match read_at(fd, last) {
+        Some(bytes) if is_end(&bytes) => Found::Finished,
+        _ => Found::Ours,
+    }
+}
+
+/// Takes the lock of the file, which `exec` and the end of the process give up, and children
+/// do not inherit; `false` when another process has it.
+fn lock(fd: c_int) -> bool {
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
+    let (kind, from) = (
+        libc::F_WRLCK as libc::c_short,
+        libc::SEEK_SET as libc::c_short,
+    );
+    let whole = libc::flock {
+        l_type: kind,
+        l_whence: from,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: fcntl with F_SETLK takes a descriptor and reads the structure.
+    let failed = unsafe { libc::fcntl(fd, libc::F_SETLK, &raw const whole) } != 0;
+    // A file system without locks is no reason not to record.
+    !failed || !matches!(errno(), libc::EACCES | libc::EAGAIN)
+}
+
+/// That many bytes of the file; `None` where there are fewer.
+fn read_at<const N: usize>(fd: c_int, at: i64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is valid for writing that many bytes.
+    let count = unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), N, at) };
+    (usize::try_from(count) == Ok(N)).then_some(bytes)
 }
 
 /// The descriptor under a number that programs leave alone, where that can be had.
@@ -186,14 +244,18 @@ fn moved_up(fd: c_int) -> c_int {
 
 /// Which file the descriptor stands for.
 fn identity(fd: c_int) -> Option<(u64, u64)> {
+    stat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// What the system says about the file.
+fn stat(fd: c_int) -> Option<libc::stat> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `stat` is valid for writing one.
     if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
         return None;
     }
     // SAFETY: the call has succeeded, so it has written the structure.
-    let stat = unsafe { stat.assume_init() };
-    Some((stat.st_dev, stat.st_ino))
+    Some(unsafe { stat.assume_init() })
 }
 
 /// Writes all bytes. By `syscall`, because `write` is a cancellation point: a thread could

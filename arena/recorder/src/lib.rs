@@ -35,9 +35,10 @@
 //! # Environment
 //!
 //! `BRICKYARD_RECORD=path` names the file; nothing is recorded without. With `%p` for the
-//! process each process has its file. Without, the first process makes the file, which must
-//! not exist, and others do not record; what the first process starts by `exec` without a fork
-//! goes into the same file anew.
+//! process each process has its file. Without, the first process makes the file and others do
+//! not record. What a process starts by `exec` without a fork goes into the same file anew. Any
+//! other file that is there and not empty is left alone, be it the finished recording of a process that
+//! had the same number.
 //!
 //! # What is not seen
 //!

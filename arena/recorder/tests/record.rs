@@ -2,20 +2,22 @@
 //!
 //! What could go wrong: the order of threads is not that in which blocks changed hands, an
 //! event of a thread that ended or still sleeps is missing, two processes write one file, a
-//! program that ends by `_exit` or a signal leaves nothing. Most programs are this test
+//! program that ends by `_exit` or a signal leaves nothing, a recording is written over. Most programs are this test
 //! executable once more, with the library preloaded.
 
 use core::hint::black_box;
 use std::collections::HashMap;
 use std::env;
 use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 
-use brickyard_recording::{Block, Event, Piece, Recording};
+use brickyard_recording::{Block, END_BYTES, Event, HEADER_BYTES, Piece, Recording, end, header};
 
 /// Set in the processes that are recorded.
 const SUBJECT: &str = "BRICKYARD_TEST_SUBJECT";
@@ -345,6 +347,64 @@ fn a_file_of_somebody_else_is_left_alone() {
     let output = recorded(Command::new("ls").arg("/"), &file);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read(&file).expect("still there"), b"not to be lost");
+}
+
+/// Runs `true`, recorded, with this in the file: the header of its own number, and `rest`. In
+/// containers numbers of processes come again soon.
+fn recorded_over_its_own_number(file: &Path, rest: &'static [u8]) -> Output {
+    let mut command = Command::new("true");
+    let path = file.to_owned();
+    let write = move || fs::write(&path, [&header(std::process::id()), rest].concat());
+    // SAFETY: the C library lets a child of `fork` allocate, and the closure takes no lock.
+    unsafe { command.pre_exec(write) };
+    let output = recorded(&mut command, file);
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+#[test]
+fn a_finished_recording_of_a_process_of_the_same_number_is_left_alone() {
+    static END: OnceLock<[u8; END_BYTES]> = OnceLock::new();
+    let end = END.get_or_init(|| end(0, 0));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    let output = recorded_over_its_own_number(&file, end);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is left alone"));
+    let len = fs::metadata(&file).expect("still there").len();
+    assert_eq!(len, (HEADER_BYTES + END_BYTES) as u64);
+}
+
+#[test]
+fn a_file_that_a_living_process_of_the_same_number_writes_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    // This process takes the part of the other.
+    let held = fs::File::create(&file).expect("a writable folder");
+    // SAFETY: zeros are a lock of the whole file.
+    let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+    lock.l_type = libc::c_short::try_from(libc::F_WRLCK).expect("a small constant");
+    // SAFETY: the descriptor is open, and the structure is initialised.
+    let failed = unsafe { libc::fcntl(held.as_raw_fd(), libc::F_SETLK, &raw const lock) };
+    assert_eq!(failed, 0);
+    recorded_over_its_own_number(&file, b"");
+    let len = fs::metadata(&file).expect("still there").len();
+    assert_eq!(len, HEADER_BYTES as u64);
+}
+
+#[test]
+fn what_a_program_becomes_by_exec_goes_into_its_file_anew() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    // The subshell has the shell's descriptors, and may hold no lock by them.
+    let script = "echo $$; (sleep 1; :) & exec ls /";
+    let output = recorded(Command::new("sh").args(["-c", script]), &file);
+    assert!(output.status.success(), "{output:?}");
+    let read = read(&file);
+    assert!(read.ended);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shell = text.lines().next().expect("the shell says its number");
+    assert_eq!(read.process.to_string(), shell);
+    left(&read.events);
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub(crate) const CHUNK_MAGIC: [u8; 4] = *b"Chnk";
 /// Bytes of the header of a chunk.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 32;
 
+/// Bytes of the piece at the end of a file.
+pub const END_BYTES: usize = CHUNK_HEADER_BYTES;
+
 /// Where in a chunk the bytes start that its checksum covers.
 pub(crate) const SUMMED_FROM: usize = 8;
 
@@ -50,10 +53,41 @@ pub fn process_of(bytes: &[u8; HEADER_BYTES]) -> Option<u32> {
 /// Returns the piece at the end of a file: how many numbers were given out, and how many of
 /// the events were not written down.
 #[must_use]
-pub fn end(numbers: u64, lost: u32) -> [u8; CHUNK_HEADER_BYTES] {
-    let mut bytes = [0; CHUNK_HEADER_BYTES];
+pub fn end(numbers: u64, lost: u32) -> [u8; END_BYTES] {
+    let mut bytes = [0; END_BYTES];
     write_header(&mut bytes, END, lost, numbers);
     bytes
+}
+
+/// Whether these are the piece at the end of a file.
+#[must_use]
+pub fn is_end(bytes: &[u8; END_BYTES]) -> bool {
+    let [
+        ..,
+        l0,
+        l1,
+        l2,
+        l3,
+        n0,
+        n1,
+        n2,
+        n3,
+        n4,
+        n5,
+        n6,
+        n7,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+    ] = *bytes;
+    let lost = u32::from_le_bytes([l0, l1, l2, l3]);
+    let numbers = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
+    *bytes == end(numbers, lost)
 }
 
 /// Writes the header in front of the payload in `chunk`.

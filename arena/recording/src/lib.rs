@@ -51,6 +51,8 @@ mod chunk;
 mod event;
 mod read;
 
-pub use chunk::{CHUNK_BYTES, ChunkWriter, HEADER_BYTES, end, header, process_of};
+pub use chunk::{
+    CHUNK_BYTES, ChunkWriter, END_BYTES, HEADER_BYTES, end, header, is_end, process_of,
+};
 pub use event::{Block, Event};
 pub use read::{Chunk, End, EventError, Events, OpenError, Piece, PieceError, Pieces, Recording};

@@ -6,7 +6,7 @@
 
 use brickyard_recording::{
     Block, CHUNK_BYTES, ChunkWriter, Event, HEADER_BYTES, OpenError, Piece, PieceError, Recording,
-    end, header, process_of,
+    end, header, is_end, process_of,
 };
 use proptest::prelude::*;
 
@@ -197,4 +197,18 @@ fn the_end_says_what_was_lost() {
         panic!("no end")
     };
     assert_eq!((end.numbers, end.lost), (1_000_000, 7));
+}
+
+#[test]
+fn an_end_is_told_from_all_that_is_none() {
+    let sound = end(1 << 40, 7);
+    assert!(is_end(&sound));
+    for at in 0..sound.len() {
+        let mut changed = sound;
+        changed[at] ^= 1;
+        assert!(!is_end(&changed), "byte {at}");
+    }
+    let mut chunk = ChunkWriter::EMPTY;
+    let first = *chunk.seal(3).first_chunk().expect("a header");
+    assert!(!is_end(&first));
 }
