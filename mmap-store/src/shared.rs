@@ -13,6 +13,7 @@ use crate::lasting::{Lasts, await_end, has_room, kept, take_notice};
 use crate::pages::Pages;
 use crate::space::Space;
 use crate::sync::{Mutex, MutexGuard};
+use crate::tree::memory::PageMemory;
 use crate::versions::{Version, Versions};
 use crate::worker::{Bell, Worker};
 
@@ -135,6 +136,8 @@ pub(crate) struct Head {
     pub(crate) early: Vec<Extent>,
     /// Where moving pages down goes on.
     pub(crate) sweep: SweepPlace,
+    /// Memory that the last transaction left to the next.
+    pub(crate) spare: Vec<Box<PageMemory>>,
 }
 
 /// The writer's state, held by a write transaction. If it ends without a commit, the pages

@@ -440,24 +440,36 @@ impl Space {
         debug_assert!(snapshots.is_sorted());
         let gone = |held: &u64| snapshots.binary_search(held).is_err();
         let gone: Vec<u64> = self.held.keys().copied().filter(gone).collect();
+        let mut free = Vec::new();
         for snapshot in gone {
             for freed in self.held.remove(&snapshot).unwrap_or_default() {
-                self.judge(freed, snapshots);
+                free.extend(self.judge(freed, snapshots));
             }
         }
         // What was freed after `published` may yet be seen by a version between.
         while let Some(freed) = self.waiting.pop_front_if(|freed| freed.freed <= published) {
-            self.judge(freed, snapshots);
+            free.extend(self.judge(freed, snapshots));
         }
+        // What one commit replaced often lies side by side: fewer and longer runs.
+        free.sort_unstable();
+        let neighbours = free.chunk_by(|one, next| one.end() == next.first);
+        neighbours.for_each(|runs| {
+            self.insert(Extent {
+                first: runs[0].first,
+                pages: runs.iter().map(|run| run.pages).sum(),
+            });
+        });
     }
 
-    fn judge(&mut self, freed: Freed, snapshots: &[u64]) {
+    /// Gives what no snapshot sees, and keeps it with the newest one that does else.
+    fn judge(&mut self, freed: Freed, snapshots: &[u64]) -> Option<Extent> {
         let below = snapshots.partition_point(|&snapshot| snapshot < freed.freed);
         let last = below.checked_sub(1).map(|index| snapshots[index]);
-        match last.filter(|&snapshot| snapshot >= freed.born) {
-            Some(snapshot) => self.held.entry(snapshot).or_default().push(freed),
-            None => self.insert(freed.extent),
-        }
+        let Some(snapshot) = last.filter(|&snapshot| snapshot >= freed.born) else {
+            return Some(freed.extent);
+        };
+        self.held.entry(snapshot).or_default().push(freed);
+        None
     }
 
     /// Every run that is free, waits or is held.

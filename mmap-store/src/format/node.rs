@@ -246,6 +246,12 @@ impl<'a> Node<'a> {
         self.prefix
     }
 
+    /// The first four bytes that the key at `index` has after the prefix, filled up with
+    /// zeros.
+    pub(crate) fn head(&self, index: usize) -> Option<[u8; 4]> {
+        self.heads.get(index).map(|&head| bytes_of(head))
+    }
+
     /// Replaces `out` by the whole key at `index`.
     pub(crate) fn key_into(&self, index: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
         out.clear();
@@ -265,7 +271,7 @@ impl<'a> Node<'a> {
         entry: &Entry<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Flaw> {
-        let head = bytes_of(*self.heads.get(index).ok_or(Flaw::EntryBounds)?);
+        let head = self.head(index).ok_or(Flaw::EntryBounds)?;
         match head.get(..entry.key_len) {
             Some(short) => out.extend_from_slice(short),
             None => out.extend_from_slice(&head),

@@ -20,7 +20,7 @@ struct Step {
 
 /// Levels of a tree up to some hundred million entries: a path through more of them is
 /// kept in memory of its own.
-const USUAL_LEVELS: usize = 5;
+pub(super) const USUAL_LEVELS: usize = 5;
 /// How many entries before its turn an entry is asked for, and how many lines of it.
 const ENTRIES_AHEAD: usize = 4;
 const ENTRY_LINES: usize = 2;

@@ -3,6 +3,8 @@
 //! The bytes were validated when the page was copied, or made by `pack`; so offsets are
 //! trusted here, and a wrong one panics in the writer instead of reading elsewhere.
 
+use core::iter;
+
 use crate::format::heads::head_of;
 use crate::format::node::{HEADER_BYTES, LARGE_FLAG, Node};
 use crate::ids::{Alignment, Child, PAGE_BYTES, PageBuf};
@@ -120,29 +122,12 @@ impl<'n> NodeMut<'n> {
         else {
             return false;
         };
-        let rest = suffix.get(4..).unwrap_or(&[]);
-        let fixed = if self.is_leaf() { 4 } else { 10 };
-        let value = if self.is_leaf() { item.value } else { &[] };
-        let need = fixed + rest.len() + value.len();
         let count = self.count();
-        let end = self.end_of_value(item);
-        if self.slots_at() + 2 * count + 6 + need > end {
+        let end = self.end_of_value(self.u16(6), item);
+        if self.slots_at() + 2 * count + 6 + self.bytes_of(suffix, item) > end {
             return false;
         }
-        let at = end - need;
-        self.set_u16(at, suffix.len());
-        if self.is_leaf() {
-            let flag = if item.large {
-                usize::from(LARGE_FLAG)
-            } else {
-                0
-            };
-            self.set_u16(at + 2, item.value.len() | flag);
-        } else {
-            self.0[at + 2..at + 10].copy_from_slice(item.value);
-        }
-        self.0[at + fixed..at + fixed + rest.len()].copy_from_slice(rest);
-        self.0[at + fixed + rest.len()..end].copy_from_slice(value);
+        let at = self.write_entry(end, suffix, item);
         let between = self.u16(6) - end;
         self.set_u16(16, self.u16(16) + between);
         self.open_slot(index, count);
@@ -155,9 +140,62 @@ impl<'n> NodeMut<'n> {
         true
     }
 
-    /// Where the next entry can end: below the others, and so that its value is aligned.
-    fn end_of_value(&self, item: &Item<'_>) -> usize {
-        let heap = self.u16(6);
+    /// Puts entries into a node that has a prefix and no entries: as inserting one after
+    /// another would, but nothing is moved. They have the prefix and fit.
+    pub(crate) fn insert_all(&mut self, first: Item<'_>, others: &[Item<'_>]) {
+        let (prefix_len, count) = (self.u16(4), others.len() + 1);
+        let heads = self.heads_at();
+        let slots = heads + 4 * count;
+        let (mut heap, mut garbage) = (PAGE_BYTES, 0);
+        for (index, item) in iter::once(&first).chain(others).enumerate() {
+            let suffix = &item.key[prefix_len..];
+            let end = self.end_of_value(heap, item);
+            garbage += heap - end;
+            heap = self.write_entry(end, suffix, item);
+            let head = head_of(suffix).to_le_bytes();
+            self.0[heads + 4 * index..][..4].copy_from_slice(&head);
+            self.set_u16(slots + 2 * index, heap);
+        }
+        assert!(slots + 2 * count <= heap, "the entries were measured");
+        self.set_u16(2, count);
+        self.set_u16(6, heap);
+        self.set_u16(16, garbage);
+    }
+
+    /// Bytes of an entry in the heap.
+    fn bytes_of(&self, suffix: &[u8], item: &Item<'_>) -> usize {
+        let rest = suffix.len().saturating_sub(4);
+        if self.is_leaf() {
+            4 + rest + item.value.len()
+        } else {
+            10 + rest
+        }
+    }
+
+    /// Writes an entry that ends at `end`, and says where it begins.
+    fn write_entry(&mut self, end: usize, suffix: &[u8], item: &Item<'_>) -> usize {
+        let at = end - self.bytes_of(suffix, item);
+        let is_leaf = self.is_leaf();
+        let entry = &mut self.0[at..end];
+        let len = |bytes: usize| u16::try_from(bytes).expect("lengths in a page are small");
+        entry[..2].copy_from_slice(&len(suffix.len()).to_le_bytes());
+        let rest = suffix.get(4..).unwrap_or(&[]);
+        if is_leaf {
+            let flag = if item.large { LARGE_FLAG } else { 0 };
+            entry[2..4].copy_from_slice(&(len(item.value.len()) | flag).to_le_bytes());
+            let (key, value) = entry[4..].split_at_mut(rest.len());
+            key.copy_from_slice(rest);
+            value.copy_from_slice(item.value);
+        } else {
+            entry[2..10].copy_from_slice(item.value);
+            entry[10..].copy_from_slice(rest);
+        }
+        at
+    }
+
+    /// Where the next entry can end: below the others, which begin at `heap`, and so that
+    /// its value is aligned.
+    fn end_of_value(&self, heap: usize, item: &Item<'_>) -> usize {
         if !self.is_leaf() || item.large {
             return heap;
         }
@@ -244,8 +282,15 @@ impl<'n> NodeMut<'n> {
 }
 
 /// The node in memory that the store itself wrote.
+#[inline]
 pub(crate) fn own(page: &PageBuf) -> Node<'_> {
     Node::parse(page).expect("a node of this transaction is well formed")
+}
+
+/// The children of an inner node that the store itself wrote.
+pub(crate) fn own_children(page: &PageBuf) -> impl DoubleEndedIterator<Item = Child> {
+    let node = own(page);
+    (0..node.count()).map(move |index| node.child(index).expect("the node is our own"))
 }
 
 #[cfg(test)]

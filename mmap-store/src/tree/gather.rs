@@ -22,7 +22,7 @@ use bumpalo::collections::Vec as BumpVec;
 use crate::error::ReadError;
 use crate::format::node::HEADER_BYTES;
 use crate::ids::{Child, PAGE_BYTES};
-use crate::tree::edit::{Item, Shape, own};
+use crate::tree::edit::{Item, Shape, own, own_children};
 use crate::tree::mutate::{key_between, lower_root, with_scratch};
 use crate::tree::pack::{cut_at, fill, node_bytes, unpack};
 use crate::tree::work::Work;
@@ -54,11 +54,10 @@ fn below(work: &mut Work<'_>, parent: Child) -> Result<(), ReadError> {
     if level == 0 {
         return Ok(());
     }
+    let children: Vec<Child> = own_children(work.page_mut(parent)).collect();
+    let mut end = children.len();
     // From the right, so that what is done there moves nothing that is still to come.
-    let (mut index, mut end) = (node.count(), node.count());
-    while index > 0 {
-        index -= 1;
-        let child = child_at(work, parent, index);
+    for (index, &child) in children.iter().enumerate().rev() {
         if child.dirty_index().is_none() {
             share_out(work, parent, index + 1..end)?;
             end = index;
@@ -92,9 +91,9 @@ fn share_out(work: &mut Work<'_>, parent: Child, range: Range<usize>) -> Result<
     let kept = with_scratch(work, |work, scratch| {
         let (items, shape) = entries(work, scratch, parent, range.start, &children);
         let runs = cut_at(&items, shape, FULL_BYTES);
-        let node = own(work.page_mut(parent));
-        let (mut above, above_shape) = (BumpVec::new_in(scratch), Shape::of(&node));
-        unpack(scratch, &node, &mut above);
+        let page = work.page_mut(parent);
+        let (mut above, above_shape) = (BumpVec::new_in(scratch), Shape::of(&own(page)));
+        unpack(scratch, page, &mut above);
         let mut start = 0;
         for (at, run) in runs.iter().enumerate() {
             if at > 0 && at < range.len() {
@@ -134,7 +133,7 @@ fn entries<'a>(
     let (mut items, mut key) = (BumpVec::new_in(scratch), Vec::new());
     for (offset, &child) in children.iter().enumerate() {
         let first = items.len();
-        unpack(scratch, &own(work.page_mut(child)), &mut items);
+        unpack(scratch, work.page_mut(child), &mut items);
         if shape.level > 0 && offset > 0 {
             // The first child has no key of its own: the parent knows one.
             let known = own(work.page_mut(parent)).key_into(start + offset, &mut key);

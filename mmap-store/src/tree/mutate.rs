@@ -2,11 +2,13 @@
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
+use smallvec::SmallVec;
 
 use crate::error::{Flaw, ReadError, damaged};
 use crate::format::node::MAX_LEVEL;
 use crate::format::table::LargeRef;
 use crate::ids::{Alignment, Child, ENTRY_BYTES, INLINE_BYTES, PAGE_BYTES};
+use crate::tree::cursor::USUAL_LEVELS;
 use crate::tree::edit::{Item, NodeMut, Shape, child_bytes, own};
 use crate::tree::memory::ValueMemory;
 use crate::tree::pack::{Share, cut, fill, separator, unpack};
@@ -20,7 +22,7 @@ const LEAST_USED_BYTES: usize = PAGE_BYTES / 4;
 const HIGHEST_CHANGED: u8 = MAX_LEVEL - 4;
 
 /// The nodes from the root to a leaf, all in memory, and the index taken in each.
-type Path = Vec<(Child, usize)>;
+type Path = SmallVec<[(Child, usize); USUAL_LEVELS]>;
 
 /// A node that takes the place of another; `key` is the first key that belongs to it.
 struct Piece<'a> {
@@ -49,7 +51,9 @@ fn dirty_path(
         }
         let index = node.child_index(key).expect(trusted);
         let (child, level) = (node.child(index).expect(trusted), node.level() - 1);
-        node_at(work, child, Some(level))?;
+        if child.dirty_index().is_none() {
+            node_at(work, child, Some(level))?;
+        }
         let new = work.make_dirty(child)?;
         if new != child {
             work.edit(at).set_child(index, new);
@@ -188,10 +192,11 @@ pub(super) fn with_scratch<R>(work: &mut Work<'_>, f: impl FnOnce(&mut Work<'_>,
 fn split_leaf(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)], item: &Item<'_>) {
     with_scratch(work, |work, scratch| {
         let (&(leaf, index), above) = path.split_last().expect("a path ends in a leaf");
-        let node = own(work.page_mut(leaf));
+        let page = work.page_mut(leaf);
+        let node = own(page);
         let (appended, shape) = (index == node.count(), Shape::of(&node));
         let mut items = BumpVec::new_in(scratch);
-        unpack(scratch, &node, &mut items);
+        unpack(scratch, page, &mut items);
         items.insert(index, *item);
         let share = if appended { Share::Front } else { Share::Even };
         let pieces = lay_out(work, scratch, &items, shape, share, &[leaf]);
@@ -288,10 +293,11 @@ fn split_inner(
     index: usize,
     pieces: &[Piece<'_>],
 ) {
-    let old = own(work.page_mut(node));
+    let page = work.page_mut(node);
+    let old = own(page);
     let (appended, shape) = (index == old.count(), Shape::of(&old));
     let mut items = BumpVec::new_in(scratch);
-    unpack(scratch, &old, &mut items);
+    unpack(scratch, page, &mut items);
     for (offset, piece) in pieces.iter().enumerate() {
         let item = Item {
             key: scratch.alloc_slice_copy(piece.key),
@@ -495,10 +501,9 @@ fn remove_child(work: &mut Work<'_>, parent: Child, index: usize) {
     }
     // The next child becomes the first, which has no key: lay the node out anew.
     with_scratch(work, |work, scratch| {
-        let old = own(work.page_mut(parent));
-        let shape = Shape::of(&old);
-        let mut items = BumpVec::new_in(scratch);
-        unpack(scratch, &old, &mut items);
+        let page = work.page_mut(parent);
+        let (mut items, shape) = (BumpVec::new_in(scratch), Shape::of(&own(page)));
+        unpack(scratch, page, &mut items);
         fill(work.page_mut(parent), &items[1..], shape);
     });
 }
@@ -533,12 +538,11 @@ fn join(work: &mut Work<'_>, root: &mut Child, path: &[(Child, usize)]) -> Resul
     let mut path = path.to_vec();
     path.last_mut().expect("as above").1 = left;
     with_scratch(work, |work, scratch| {
-        let mut items = BumpVec::new_in(scratch);
-        let left = own(work.page_mut(pair[0]));
-        let shape = Shape::of(&left);
-        unpack(scratch, &left, &mut items);
+        let page = work.page_mut(pair[0]);
+        let (mut items, shape) = (BumpVec::new_in(scratch), Shape::of(&own(page)));
+        unpack(scratch, page, &mut items);
         let first_of_right = items.len();
-        unpack(scratch, &own(work.page_mut(pair[1])), &mut items);
+        unpack(scratch, work.page_mut(pair[1]), &mut items);
         if level > 0 {
             items[first_of_right].key = scratch.alloc_slice_copy(&key);
         }

@@ -6,7 +6,7 @@
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-use crate::format::node::{HEADER_BYTES, Node};
+use crate::format::node::HEADER_BYTES;
 use crate::ids::{Alignment, PAGE_BYTES, PageBuf};
 use crate::tree::edit::{Item, NodeMut, Shape, own};
 
@@ -19,17 +19,28 @@ pub(crate) enum Share {
     Front,
 }
 
-/// Copies the entries of a node, keys whole, into `scratch`. The first key of an inner
-/// node comes out empty.
-pub(crate) fn unpack<'a>(scratch: &'a Bump, node: &Node<'_>, out: &mut BumpVec<'a, Item<'a>>) {
-    let mut key = Vec::new();
+/// Takes the entries of a node, keys whole, out of a copy of it in `scratch`. The first key
+/// of an inner node comes out empty.
+pub(crate) fn unpack<'a>(scratch: &'a Bump, page: &PageBuf, out: &mut BumpVec<'a, Item<'a>>) {
+    let page: &PageBuf = scratch.alloc(*page);
+    let node = own(page);
+    out.reserve(node.count());
     for index in 0..node.count() {
-        let trusted = "the node was validated";
-        let entry = node.entry(index).expect(trusted);
-        node.key_into(index, &mut key).expect(trusted);
+        let entry = node.entry(index).expect("the node was validated");
+        let key = if index == 0 && !node.is_leaf() {
+            &[]
+        } else {
+            let bytes = node.prefix().len() + entry.key_len;
+            let mut key = BumpVec::with_capacity_in(bytes, scratch);
+            let head = node.head(index).expect("the node was validated");
+            key.extend_from_slice_copy(node.prefix());
+            key.extend_from_slice_copy(&head[..entry.key_len.min(4)]);
+            key.extend_from_slice_copy(entry.rest);
+            key.into_bump_slice()
+        };
         out.push(Item {
-            key: scratch.alloc_slice_copy(&key),
-            value: scratch.alloc_slice_copy(entry.value),
+            key,
+            value: entry.value,
             large: entry.large,
         });
     }
@@ -199,13 +210,17 @@ pub(crate) fn fill(page: &mut PageBuf, items: &[Item<'_>], shape: Shape) {
     let prefix = prefix_of(items, shape);
     let mut node = NodeMut(page);
     node.reset(shape, prefix);
-    for (index, item) in items.iter().enumerate() {
-        let mut item = *item;
-        if shape.level > 0 && index == 0 {
+    match items.split_first() {
+        Some((first, others)) if shape.level > 0 => {
             // The first entry of an inner node has the shortest key with the prefix.
-            item.key = prefix;
+            let first = Item {
+                key: prefix,
+                ..*first
+            };
+            node.insert_all(first, others);
         }
-        assert!(node.insert(index, &item), "the entries were measured");
+        Some((first, others)) => node.insert_all(*first, others),
+        None => {}
     }
     debug_assert_eq!(own(page).validate(), Ok(()));
 }

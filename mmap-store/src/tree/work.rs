@@ -15,6 +15,10 @@ use crate::space::Freed;
 use crate::tree::edit::{NodeMut, own};
 use crate::tree::memory::{PageMemory, ValueMemory};
 
+/// Nodes whose memory one transaction leaves to the next: 4 MiB. What the allocator gives
+/// back to the system between two large transactions costs a page fault a node again.
+const MOST_SPARE: usize = 1024;
+
 /// Where nodes come from: the file, or first a transaction's memory.
 pub(crate) trait Source: core::fmt::Debug {
     fn node(&self, child: Child) -> Result<Node<'_>, ReadError>;
@@ -99,14 +103,15 @@ pub(crate) struct Mark {
 }
 
 impl<'s> Work<'s> {
-    pub(crate) fn new(pages: &'s Pages, txn: u64) -> Self {
+    /// `spare` is memory for nodes that an earlier transaction left.
+    pub(crate) fn new(pages: &'s Pages, txn: u64, spare: Vec<Box<PageMemory>>) -> Self {
         Self {
             pages,
             txn,
             nodes: Vec::new(),
             marks: Vec::new(),
             values: Vec::new(),
-            spare: Vec::new(),
+            spare,
             vacant: Vec::new(),
             freed: Vec::new(),
             scratch: Bump::new(),
@@ -114,6 +119,14 @@ impl<'s> Work<'s> {
             floor: (0, 0),
             undo: Vec::new(),
         }
+    }
+
+    /// Leaves memory to the next transaction, and gives the pages of the file that this one
+    /// replaces.
+    pub(crate) fn end(self, spare: &mut Vec<Box<PageMemory>>) -> Vec<Freed> {
+        let nodes = self.nodes.into_iter().flatten();
+        spare.extend(self.spare.into_iter().chain(nodes).take(MOST_SPARE));
+        self.freed
     }
 
     /// Keeps what there is from now on, so that it can be gone back to.
@@ -168,7 +181,7 @@ impl<'s> Work<'s> {
         self.vacant.push(index);
     }
 
-    /// A zeroed node.
+    /// A node whose bytes mean nothing yet.
     pub(crate) fn new_node(&mut self) -> Child {
         let page = self
             .spare

@@ -19,7 +19,7 @@ use crate::format::table::LargeRef;
 use crate::ids::{Alignment, Child, DIRTY_BIT, Extent, PAGE_BYTES, PageBuf, pages_for};
 use crate::shared::{Durability, Placement, Shared, Turn};
 use crate::space::Freed;
-use crate::tree::edit::{NodeMut, own};
+use crate::tree::edit::{NodeMut, own, own_children};
 use crate::tree::gather::gather;
 use crate::tree::memory::ValueMemory;
 use crate::tree::mutate;
@@ -150,13 +150,14 @@ impl WriteTxn<'_> {
         let version = self.build()?;
         let Self {
             shared,
-            head,
+            mut head,
             work,
             record,
             ..
         } = self;
         let record = record.is_whole.then_some(record.bytes);
-        install(shared, head, version, work.freed, record)
+        let freed = work.end(&mut head.spare);
+        install(shared, head, version, freed, record)
     }
 
     /// Commits what the ring records already.
@@ -164,7 +165,7 @@ impl WriteTxn<'_> {
         // Also a record that changes nothing is a transaction with a number.
         let version = self.build()?;
         self.head.version = version;
-        for freed in self.work.freed {
+        for freed in self.work.end(&mut self.head.spare) {
             self.head.space.release(freed);
         }
         self.shared.versions.publish(version);
@@ -269,6 +270,8 @@ struct Writer<'w, 's> {
     run: Extent,
     /// Indexes of nodes in the order of their pages.
     order: Vec<usize>,
+    /// Children in memory, with their places, of the nodes on the way down.
+    found: Vec<(usize, Child)>,
 }
 
 impl<'w, 's> Writer<'w, 's> {
@@ -285,6 +288,7 @@ impl<'w, 's> Writer<'w, 's> {
             nodes: placed.nodes.clone().into_iter(),
             run: Extent { first: 0, pages: 0 },
             order: Vec::new(),
+            found: Vec::new(),
         }
     }
 
@@ -304,22 +308,21 @@ impl<'w, 's> Writer<'w, 's> {
             return Ok(child);
         };
         let node = own(self.work.page_mut(child));
-        let (level, count, trusted) = (node.level(), node.count(), "the node is our own");
-        for entry in 0..count {
-            let view = own(self.work.page_mut(child));
-            if level > 0 {
-                let old = view.child(entry).expect(trusted);
-                if old.dirty_index().is_some() {
-                    let new = self.settle_tree(old)?;
-                    self.work.edit(child).set_child(entry, new);
-                }
-            } else {
-                let entry_view = view.entry(entry).expect(trusted);
-                if entry_view.large {
-                    let large = LargeRef::decode(entry_view.value).expect(trusted);
-                    self.settle_value(child, entry, large);
-                }
+        if !node.is_leaf() {
+            // The last one that is found is the first that comes back.
+            let first = self.found.len();
+            let children = own_children(self.work.page_mut(child)).enumerate();
+            let in_memory = children.filter(|(_, child)| child.dirty_index().is_some());
+            self.found.extend(in_memory);
+            self.found[first..].reverse();
+            while self.found.len() > first
+                && let Some((entry, old)) = self.found.pop()
+            {
+                let new = self.settle_tree(old)?;
+                self.work.edit(child).set_child(entry, new);
             }
+        } else if !self.values.is_empty() {
+            self.settle_values(child);
         }
         let page = self.next_page();
         let txn = self.work.txn;
@@ -330,12 +333,21 @@ impl<'w, 's> Writer<'w, 's> {
         Ok(Child { page, crc })
     }
 
-    fn settle_value(&mut self, leaf: Child, entry: usize, mut large: LargeRef) {
-        if large.page & DIRTY_BIT != 0 {
-            large.page = self.values[(large.page & !DIRTY_BIT) as usize];
-            let reference = large.encode();
-            let replaced = self.work.edit(leaf).replace_value(entry, &reference, true);
-            assert!(replaced, "references have one length");
+    /// Lets the references of a leaf name the pages that values in memory were given.
+    fn settle_values(&mut self, leaf: Child) {
+        let trusted = "the node is our own";
+        for index in 0..own(self.work.page_mut(leaf)).count() {
+            let entry = own(self.work.page_mut(leaf)).entry(index).expect(trusted);
+            if !entry.large {
+                continue;
+            }
+            let mut large = LargeRef::decode(entry.value).expect(trusted);
+            if large.page & DIRTY_BIT != 0 {
+                large.page = self.values[(large.page & !DIRTY_BIT) as usize];
+                let reference = large.encode();
+                let replaced = self.work.edit(leaf).replace_value(index, &reference, true);
+                assert!(replaced, "references have one length");
+            }
         }
     }
 }

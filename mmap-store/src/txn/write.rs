@@ -52,11 +52,12 @@ pub struct WriteTxn<'s> {
 }
 
 impl<'s> WriteTxn<'s> {
-    pub(crate) fn begin(shared: &'s Shared, head: MutexGuard<'s, Head>) -> Self {
+    pub(crate) fn begin(shared: &'s Shared, mut head: MutexGuard<'s, Head>) -> Self {
         let txn = head.version.txn + 1;
+        let spare = core::mem::take(&mut head.spare);
         Self {
             shared,
-            work: Work::new(&shared.pages, txn),
+            work: Work::new(&shared.pages, txn, spare),
             root: head.version.root,
             head: Turn::new(head),
             tables: Vec::new(),
