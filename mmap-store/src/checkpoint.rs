@@ -22,7 +22,7 @@ use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::thread;
 
-use crate::error::{CommitError, ReadError};
+use crate::error::CommitError;
 use crate::format::meta::Meta;
 use crate::ids::{Extent, FIRST_PAGE, PAGE_BYTES, pages_for};
 use crate::shared::{Durable, Head, Shared};
@@ -140,10 +140,7 @@ impl Shared {
         }
         // The ring may have what the tree lost, also where nobody has looked yet.
         self.pages.intact(Ok(()))?;
-        let found = self.pages.backing().pages();
-        if found.is_ok_and(|pages| pages < head.len) {
-            return Err(ReadError::Vanished.into());
-        }
+        self.whole(head)?;
         self.reclaim(head);
         // A bit for each page, also for those by which the file may grow right now.
         let bits = u64::from(head.len) + u64::from(head.len / 4) + 4096;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::backing::Segment;
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::format::ring;
 use crate::group::{Group, GroupError};
 use crate::ids::{Child, Extent, FIRST_TXN};
@@ -232,6 +232,15 @@ impl Shared {
         head.space.reclaim(published, &snapshots);
     }
 
+    /// [`ReadError::Vanished`] if somebody else cut the file.
+    pub(crate) fn whole(&self, head: &Head) -> Result<(), ReadError> {
+        let found = self.pages.backing().pages();
+        if found.is_ok_and(|pages| pages < head.len) {
+            return Err(ReadError::Vanished);
+        }
+        Ok(())
+    }
+
     /// Pages for a commit: all in one run where there is one.
     pub(crate) fn place(
         &self,
@@ -289,8 +298,8 @@ impl Shared {
     /// free. Failures leave a longer file, which the next checkpoint cuts.
     pub(crate) fn trim(&self, head: &mut Head, spare: bool) -> u32 {
         let backing = self.pages.backing();
-        if backing.pages().is_ok_and(|pages| pages < head.len) {
-            // Somebody else cut it: what there is is left for whoever saves it.
+        if self.whole(head).is_err() {
+            // What there is is left for whoever saves it.
             return 0;
         }
         self.reclaim(head);

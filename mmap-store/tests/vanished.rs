@@ -105,6 +105,37 @@ fn a_transaction_that_read_zeros_is_not_committed() {
     );
 }
 
+/// The file is cut behind all that the transaction reads: only its length shows it.
+#[test]
+fn a_guarded_commit_looks_at_the_length_of_the_file() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    let mut write = store.write().expect("nothing failed yet");
+    let mut table = write.table("t").expect("it is there");
+    table.put(&0_u32.to_be_bytes(), b"first").expect("sound");
+    let tree = dir.path().join("tree").metadata().expect("ours");
+    cut(dir.path(), tree.len() - 4096);
+    let error = write.commit().expect_err("a page is missing");
+    assert!(
+        matches!(error, CommitError::Read(ReadError::Vanished)),
+        "{error}"
+    );
+}
+
+/// Zeros are neither edited nor called damage.
+#[test]
+fn a_put_into_a_page_that_is_gone_says_so() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    let mut write = store.write().expect("nothing failed yet");
+    let mut table = write.table("t").expect("it is there");
+    cut(dir.path(), 8192);
+    let error = table.put(&0_u32.to_be_bytes(), b"first");
+    assert_eq!(error, Err(WriteError::Read(ReadError::Vanished)));
+    let again = table.put(&1_u32.to_be_bytes(), b"second");
+    assert_eq!(again, Err(WriteError::Broken));
+}
+
 #[test]
 fn more_stores_than_can_be_guarded_are_an_error() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -180,6 +211,22 @@ fn a_signal_that_is_sent_ends_a_process_with_guarded_stores() {
         // SAFETY: a signal to this thread.
         unsafe { libc::raise(libc::SIGBUS) };
     }
+}
+
+/// Rust's own handler makes the default the next one's when a signal is sent.
+#[test]
+fn a_signal_that_is_sent_leaves_the_guard_where_it_is() {
+    if !is_child() {
+        let test = "a_signal_that_is_sent_leaves_the_guard_where_it_is";
+        assert_eq!(signal_of(test), None);
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = filled(dir.path(), &options());
+    // SAFETY: a signal to this thread.
+    unsafe { libc::raise(libc::SIGBUS) };
+    cut(dir.path(), 8192);
+    assert!(store.read().table("t").is_err());
 }
 
 std::thread_local! {

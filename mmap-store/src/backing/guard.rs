@@ -9,7 +9,9 @@
 //! The handler does nothing but atomic loads and stores and the system calls `mmap` and
 //! `sigaction`, which it may ([signal-safety(7)] and, for `mmap` by `rustix`, a bare system
 //! call). It stays for the life of the process; what is not ours goes to the handler that
-//! was there before.
+//! was there before. That one may put the default in our place, as the standard library's
+//! does with a signal that somebody sent: then ours comes back, and the next signal that is
+//! not ours meets the default.
 //!
 //! [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
 
@@ -23,12 +25,15 @@ use memmap2::MmapRaw;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::guarded::{Guarded, PlaceIndex};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU32, Mutex, Ordering};
 
 static GUARDED: Guarded = Guarded::new();
 
 /// Set before the handler is installed, and never changed.
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+/// Whether the handler that was there before gave way to the default.
+static GAVE_WAY: AtomicU32 = AtomicU32::new(0);
 
 struct Installed {
     previous: libc::sigaction,
@@ -81,6 +86,15 @@ fn install() -> io::Result<()> {
     let os_page = rustix::param::page_size();
     // Before the handler, which reads it. An attempt that failed set the same.
     let _ = INSTALLED.set(Installed { previous, os_page });
+    if !set_handler() {
+        return Err(io::Error::last_os_error());
+    }
+    *done = true;
+    Ok(())
+}
+
+/// Makes `on_fault` the handler of SIGBUS; false if the system refuses.
+fn set_handler() -> bool {
     // SAFETY: all zeros is an action: the default one, with no flags and an empty mask.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
@@ -88,12 +102,21 @@ fn install() -> io::Result<()> {
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: (1) `action` names a function of the form that SA_SIGINFO asks for, which
     // lives as long as the process; (2) it does only what a handler may (see the module).
-    let set = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
-    if set != 0 {
-        return Err(io::Error::last_os_error());
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) == 0 }
+}
+
+/// Takes the place of the default again, if the handler that was there before put it there.
+fn come_back() {
+    let mut now = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a null pointer asks for the present action, which is written to `now`.
+    let asked = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: if the call succeeded, it filled it.
+    if asked == 0 && unsafe { now.assume_init() }.sa_sigaction == libc::SIG_DFL {
+        // Relaxed: a flag of its own, nothing is read through it.
+        GAVE_WAY.store(1, Ordering::Relaxed);
+        // A failure leaves the default, as it would be without us.
+        set_handler();
     }
-    *done = true;
-    Ok(())
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
@@ -142,7 +165,14 @@ fn pass_on(
 ) {
     type Plain = extern "C" fn(c_int);
     type WithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
-    match previous.sa_sigaction {
+    // Relaxed: as in `come_back`.
+    let gave_way = GAVE_WAY.load(Ordering::Relaxed) != 0;
+    let previous_handler = if gave_way {
+        libc::SIG_DFL
+    } else {
+        previous.sa_sigaction
+    };
+    match previous_handler {
         // As the system does where nobody handles a fault.
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
@@ -161,6 +191,9 @@ fn pass_on(
             // SAFETY: the process installed this address as a handler of this form.
             let handler = unsafe { core::mem::transmute::<usize, WithInfo>(handler) };
             handler(signal, info, context);
+            if !is_fault {
+                come_back();
+            }
         }
         handler => {
             // SAFETY: as above, without SA_SIGINFO.

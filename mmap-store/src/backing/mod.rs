@@ -97,6 +97,11 @@ impl Map {
         Ok(self.guard.is_some())
     }
 
+    /// Whether bytes that vanish are an error.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
     /// Whether bytes vanished that somebody read, which are zeros since.
     #[inline]
     pub(crate) fn is_lost(&self) -> bool {

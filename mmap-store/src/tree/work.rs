@@ -220,13 +220,13 @@ impl<'s> Work<'s> {
             return Ok(self.own_copy(child, index));
         }
         let page = self.pages.page(child)?;
-        let born = {
-            // The editor trusts what it edits: `page` gives validated nodes only.
-            let node = Node::parse(page).map_err(|flaw| damaged(child.page, flaw))?;
-            node.born()
-        };
         let new = self.new_node();
         self.page_mut(new).copy_from_slice(page);
+        // The editor trusts what it edits: `page` gives validated nodes only, and a page that
+        // vanished while it was copied is none.
+        self.pages.intact(Ok(()))?;
+        let copy = Node::parse(self.page_mut(new)).map_err(|flaw| damaged(child.page, flaw))?;
+        let born = copy.born();
         self.free(child.page, 1, born);
         Ok(new)
     }

@@ -146,6 +146,10 @@ impl WriteTxn<'_> {
             let seen = self.head.version;
             return Ok(Appended::Nothing { seen });
         }
+        if self.shared.pages.backing().map().is_guarded() {
+            // Also where nobody has looked yet.
+            self.shared.whole(&self.head)?;
+        }
         self.settle_reserved()?;
         let version = self.build()?;
         let Self {

@@ -438,6 +438,7 @@ impl TableMut<'_, '_> {
 
     /// After a failure half way the nodes in memory may not be a tree any more.
     pub(super) fn finish<T>(&mut self, result: Result<T, ReadError>) -> Result<T, WriteError> {
+        let result = self.txn.shared.pages.intact(result);
         self.txn.broken |= result.is_err();
         Ok(result?)
     }
