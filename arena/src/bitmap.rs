@@ -122,6 +122,16 @@ pub(crate) const fn below(count: usize) -> u64 {
     }
 }
 
+/// The lowest run of set bits in `word`, which is not 0.
+pub(crate) const fn lowest_run(word: u64) -> Run {
+    let start = word.trailing_zeros();
+    let len = (word >> (start & 63)).trailing_ones();
+    Run {
+        start: start as usize,
+        len: len as usize,
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -144,6 +154,16 @@ mod tests {
             start = end;
         }
         best.map(|(_, place)| place)
+    }
+
+    #[test]
+    fn the_lowest_run_of_a_word_ends_before_the_next_gap() {
+        let run = |word| (lowest_run(word).start, lowest_run(word).len);
+        assert_eq!(run(1), (0, 1));
+        assert_eq!(run(0b1011_0110), (1, 2));
+        assert_eq!(run(u64::MAX), (0, 64));
+        assert_eq!(run(u64::MAX << 4), (4, 60));
+        assert_eq!(run(1 << 63), (63, 1));
     }
 
     proptest! {

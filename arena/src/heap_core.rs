@@ -11,8 +11,9 @@ use core::ptr::{self, NonNull};
 
 use crate::bell::Bell;
 use crate::big::BigCache;
+use crate::bitmap::{below, lowest_run};
 use crate::cache_store::{CacheStore, SharedCache};
-use crate::central::{AlreadyFree, Central};
+use crate::central::Central;
 use crate::config::{Builder, Options};
 use crate::fatal::{Misuse, die};
 use crate::faults::Os;
@@ -20,15 +21,14 @@ use crate::guard::Guards;
 use crate::lend::Lending;
 use crate::os;
 use crate::page_heap::{Given, Growth, PageHeap};
-use crate::page_map::{Entry, PAGE_MAP};
-use crate::profile::PROFILE;
+use crate::page_map::PAGE_MAP;
 use crate::purge;
 use crate::segment::Segment;
-use crate::size_class::{block_at, block_size, class_of, span_align, span_blocks, span_granules};
+use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::{Push, ThreadCache};
-use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_BYTES, GRANULE_SHIFT};
+use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_SHIFT};
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
 #[derive(Debug)]
@@ -269,15 +269,8 @@ impl HeapCore {
             central.take(class, want, |span, word, mask| {
                 self.note_touched(class, span, word, mask);
                 let start = span.start() + word * 64 * block_size(class);
-                let mut rest = mask;
-                while rest != 0 {
-                    let addr = start + rest.trailing_zeros() as usize * block_size(class);
-                    if let Some(slot) = out.get_mut(got) {
-                        *slot = ptr::with_exposed_provenance_mut(addr);
-                    }
-                    got += 1;
-                    rest &= rest - 1;
-                }
+                let room = out.get_mut(got..).unwrap_or_default();
+                got += write_addresses(start, block_size(class), mask, room);
             });
             if got > 0 {
                 return got;
@@ -306,11 +299,11 @@ impl HeapCore {
         let mut touched = 0u64;
         let mut rest = mask;
         while rest != 0 {
-            let index = word * 64 + rest.trailing_zeros() as usize;
-            let first = (index * block_size(class)) >> GRANULE_SHIFT;
-            let last = ((index + 1) * block_size(class) - 1) >> GRANULE_SHIFT;
-            touched |= crate::bitmap::below(last + 1) & !crate::bitmap::below(first);
-            rest &= rest - 1;
+            let run = lowest_run(rest);
+            let first = (word * 64 + run.start) * block_size(class);
+            let last = (word * 64 + run.end()) * block_size(class) - 1;
+            touched |= below((last >> GRANULE_SHIFT) + 1) & !below(first >> GRANULE_SHIFT);
+            rest &= !below(run.end());
         }
         span.set_fresh(fresh & !touched);
         let count = (fresh & touched).count_ones() as usize;
@@ -389,129 +382,13 @@ impl HeapCore {
         alloc(Growth::Allow)
     }
 
-    /// Gives `blocks` of `class` back to their spans, several at once where neighbours
-    /// in the slice are neighbours in memory.
-    pub(crate) fn give_blocks(&self, class: ClassIndex, blocks: &[*mut u8]) {
-        let Some(central) = self.centrals.get(class.get()) else {
-            return;
-        };
-        let mut open: Option<Batch<'_>> = None;
-        let mut elsewhere = 0;
-        for &block in blocks {
-            let addr = block.addr();
-            let batch = match open.take() {
-                Some(batch) if batch.covers(addr) => batch,
-                done => {
-                    self.finish_batch(central, class, done);
-                    let Some(span) = self.span_of_block(class, addr) else {
-                        self.give_elsewhere(class, addr);
-                        elsewhere += 1;
-                        continue;
-                    };
-                    let start = span.start();
-                    let end = start + span_granules(class) * GRANULE_BYTES;
-                    Batch {
-                        span,
-                        start,
-                        end,
-                        word: 0,
-                        mask: 0,
-                    }
-                }
-            };
-            open = Some(self.add_to_batch(central, class, batch, addr));
-        }
-        self.finish_batch(central, class, open);
-        central.note_given(blocks.len() - elsewhere);
-    }
-
-    fn add_to_batch<'a>(
-        &self,
-        central: &Central,
-        class: ClassIndex,
-        mut batch: Batch<'a>,
-        addr: usize,
-    ) -> Batch<'a> {
-        let offset = addr - batch.start;
-        let index = block_at(class, offset);
-        if index * block_size(class) != offset || index >= span_blocks(class) {
-            die(Misuse::Interior, addr);
-        }
-        let bit = 1u64 << (index % 64);
-        if batch.word != index / 64 && batch.mask != 0 {
-            self.finish_batch(central, class, Some(Batch { ..batch }));
-            batch.mask = 0;
-        }
-        if batch.mask & bit != 0 {
-            die(Misuse::DoubleFree, addr);
-        }
-        batch.word = index / 64;
-        batch.mask |= bit;
-        batch
-    }
-
-    fn finish_batch(&self, central: &Central, class: ClassIndex, batch: Option<Batch<'_>>) {
-        let Some(batch) = batch.filter(|batch| batch.mask != 0) else {
-            return;
-        };
-        // SAFETY: the blocks of the mask came out of a magazine of this class, and their
-        // span is of this class (`span_of_block`): we hold them, unless the program freed
-        // what it did not own, which `give` reports as far as it can be seen.
-        match unsafe { central.give(class, batch.span, batch.word, batch.mask) } {
-            Ok(false) => {}
-            Ok(true) => {
-                // Relaxed: a hint for the next time that memory is wanted.
-                self.empties.fetch_or(1 << class.get(), Ordering::Relaxed);
-            }
-            Err(AlreadyFree) => {
-                let first = batch.word * 64 + batch.mask.trailing_zeros() as usize;
-                die(Misuse::DoubleFree, batch.start + first * block_size(class))
-            }
-        }
-    }
-
-    /// Gives a block back for which [`Self::span_of_block`] found no span.
-    #[cold]
-    fn give_elsewhere(&self, class: ClassIndex, addr: usize) {
-        if PROFILE.holds(addr) {
-            // It was freed by a name that knows of no profile, like any block of the class
-            // that it was allocated as.
-            // SAFETY: it came out of a magazine, so we hold it.
-            unsafe { self.free_large(ptr::with_exposed_provenance_mut(addr)) };
-        } else {
-            self.give_guest(class, addr);
-        }
-    }
-
-    /// The span of `class` that holds `addr`; `None` if a guest of the class starts there, or
-    /// a sample of the heap profile. Ends the process when there is none of these.
-    fn span_of_block(&self, class: ClassIndex, addr: usize) -> Option<&'static Span> {
-        let Some(segment) = self.segment_of(addr) else {
-            die(Misuse::Foreign, addr)
-        };
-        match (segment.kind_at(addr), segment.span_at(addr)) {
-            (Kind::Blocks(found), Some(span)) if found == class => Some(span),
-            (Kind::Lent(host), Some(span)) => match segment.guests.get(addr) {
-                Some(found) if found == class => None,
-                None if host == class => Some(span),
-                _ => die(Misuse::WrongLayout, addr),
-            },
-            (Kind::Whole, Some(_)) if PROFILE.holds(addr) => None,
-            (Kind::Unused | Kind::Cached, _) | (_, None) => die(Misuse::DoubleFree, addr),
-            _ => die(Misuse::WrongLayout, addr),
-        }
-    }
-
     /// The segment of this heap that holds `addr`.
     #[inline]
     pub(crate) fn segment_of(&self, addr: usize) -> Option<&'static Segment> {
-        match PAGE_MAP.lookup(addr) {
-            Entry::Segment { heap } if heap == self.id => {
-                // SAFETY: the page map has a segment of this heap there, and the heap lives.
-                Some(unsafe { Segment::containing(addr) })
-            }
-            _ => None,
-        }
+        // SAFETY: the page map has a segment of this heap there, and the heap lives.
+        PAGE_MAP
+            .is_segment(addr, self.id)
+            .then(|| unsafe { Segment::containing(addr) })
     }
 
     /// The system with the huge-page policy in force.
@@ -583,18 +460,19 @@ impl HeapCore {
     }
 }
 
-/// Blocks of one word of one span that are about to be given back.
-#[derive(Debug)]
-struct Batch<'a> {
-    span: &'a Span,
-    start: usize,
-    end: usize,
-    word: usize,
-    mask: u64,
-}
-
-impl Batch<'_> {
-    fn covers(&self, addr: usize) -> bool {
-        self.start <= addr && addr < self.end
+/// Writes the addresses of the blocks of `mask` into `out`, as far as there is room; returns
+/// how many. The first block of the mask's word starts at `start`.
+fn write_addresses(start: usize, block_bytes: usize, mask: u64, out: &mut [*mut u8]) -> usize {
+    let mut rest = mask;
+    let mut written = 0;
+    for slot in out {
+        if rest == 0 {
+            break;
+        }
+        let addr = start + rest.trailing_zeros() as usize * block_bytes;
+        *slot = ptr::with_exposed_provenance_mut(addr);
+        written += 1;
+        rest &= rest - 1;
     }
+    written
 }

@@ -180,6 +180,9 @@ mod cache_store;
 #[expect(unsafe_code, reason = "handles a signal as the system asks")]
 mod crash;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "gives blocks that it holds back to their spans")]
+mod giving;
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "lays records over mapped memory; opens and closes pages"

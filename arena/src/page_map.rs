@@ -55,6 +55,7 @@ pub(crate) enum Entry {
 /// An [`Entry`] in 64 bits: kind in bits 0–1 (0 nothing, 1 segment, 2 big, 3 guarded), heap in
 /// bits 2–17, granules above.
 impl Entry {
+    #[inline]
     fn pack(self) -> u64 {
         match self {
             Self::Nothing => 0,
@@ -110,6 +111,16 @@ impl Leaf {
             .map_or(Entry::Nothing, |e| Entry::unpack(e.load(Ordering::Acquire)))
     }
 
+    /// Whether the entry is a segment of `heap`: one comparison, for the paths that ask
+    /// nothing else.
+    #[inline]
+    fn is_segment(&self, index: usize, heap: u16) -> bool {
+        // Acquire: as in `load`.
+        self.entries
+            .get(index)
+            .is_some_and(|entry| entry.load(Ordering::Acquire) == Entry::Segment { heap }.pack())
+    }
+
     fn store(&self, index: usize, entry: Entry) {
         if let Some(slot) = self.entries.get(index) {
             // Release: pairs with the Acquire in `load` (P2).
@@ -142,6 +153,13 @@ impl PageMap {
     pub(crate) fn lookup(&self, addr: usize) -> Entry {
         self.leaf(addr)
             .map_or(Entry::Nothing, |leaf| leaf.load(leaf_index(addr)))
+    }
+
+    /// Whether `addr` lies in a segment of `heap`. Complexity: two loads.
+    #[inline]
+    pub(crate) fn is_segment(&self, addr: usize, heap: u16) -> bool {
+        self.leaf(addr)
+            .is_some_and(|leaf| leaf.is_segment(leaf_index(addr), heap))
     }
 
     /// Publishes `entry` for the piece that holds `addr`; `false` when a leaf is needed
@@ -284,8 +302,7 @@ mod models {
             let reader = {
                 let shared = Arc::clone(&shared);
                 loom::thread::spawn(move || {
-                    if let Entry::Segment { heap } = shared.leaf.load(0) {
-                        assert_eq!(heap, 3);
+                    if shared.leaf.is_segment(0, 3) {
                         // SAFETY: the writer does not touch the header after publishing.
                         assert_eq!(shared.header.with(|header| unsafe { *header }), 7);
                     }

@@ -205,6 +205,15 @@ impl Segment {
         })
     }
 
+    /// Whether the granule at `addr` is used for `kind`: [`Self::kind_at`] for those who
+    /// expect one.
+    #[inline]
+    pub(crate) fn is_kind(&self, addr: usize, kind: Kind) -> bool {
+        let found = self.kinds.get(granule_of(addr));
+        // Relaxed: as in `kind_at`.
+        found.is_some_and(|found| found.load(Ordering::Relaxed) == kind.pack())
+    }
+
     /// Notes that the whole run at `addr` was freed. Of several threads that free it, one
     /// gets `true`.
     pub(crate) fn note_freed(&self, addr: usize) -> bool {

@@ -150,10 +150,31 @@ pub(crate) fn block_size(class: ClassIndex) -> usize {
     BLOCK_BYTES[class.get()] as usize
 }
 
+/// Blocks in a span of each class.
+static SPAN_BLOCKS: [u16; CLASS_COUNT] = span_block_counts();
+
+const fn span_block_counts() -> [u16; CLASS_COUNT] {
+    let sizes = block_bytes();
+    let mut out = [0; CLASS_COUNT];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        let bytes = granules_of(sizes[class] as usize) * GRANULE_BYTES;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64 KiB / 8")]
+        let blocks = (bytes / sizes[class] as usize) as u16;
+        out[class] = blocks;
+        class += 1;
+    }
+    out
+}
+
 /// Granules in a span of `class`: 64 KiB, or 128 KiB where fewer than eight blocks
 /// would fit and the tail would be wide.
 pub(crate) fn span_granules(class: ClassIndex) -> usize {
-    if block_size(class) <= 8192 { 16 } else { 32 }
+    granules_of(block_size(class))
+}
+
+const fn granules_of(block_bytes: usize) -> usize {
+    if block_bytes <= 8192 { 16 } else { 32 }
 }
 
 /// Granules of which the start of a span of `class` must be a multiple, so that blocks
@@ -167,8 +188,9 @@ pub(crate) fn span_align(class: ClassIndex) -> usize {
 }
 
 /// Blocks in a span of `class`.
+#[inline]
 pub(crate) fn span_blocks(class: ClassIndex) -> usize {
-    span_granules(class) * GRANULE_BYTES / block_size(class)
+    usize::from(SPAN_BLOCKS[class.get()])
 }
 
 /// Index of the block of `class` that holds the byte at `offset` in its span.
@@ -188,10 +210,29 @@ pub(crate) fn blocks_per_line(class: ClassIndex) -> usize {
     }
 }
 
-/// Most entries a magazine of `class` may hold: 128, and no more than 128 KiB of blocks.
-pub(crate) const fn magazine_capacity(class: usize) -> usize {
-    let by_bytes = (128 * 1024) / block_bytes()[class] as usize;
-    if by_bytes < 128 { by_bytes } else { 128 }
+/// Most entries a magazine of each class may hold: 128, and no more than 128 KiB of blocks.
+pub(crate) const MAGAZINE_CAPACITIES: [u8; CLASS_COUNT] = magazine_capacities();
+/// The same for look-ups at run time.
+static CAPACITIES: [u8; CLASS_COUNT] = MAGAZINE_CAPACITIES;
+
+const fn magazine_capacities() -> [u8; CLASS_COUNT] {
+    let sizes = block_bytes();
+    let mut out = [0; CLASS_COUNT];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        let by_bytes = (128 * 1024) / sizes[class];
+        #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
+        let entries = if by_bytes < 128 { by_bytes } else { 128 } as u8;
+        out[class] = entries;
+        class += 1;
+    }
+    out
+}
+
+/// Most entries a magazine of `class` may hold.
+#[inline]
+pub(crate) fn magazine_capacity(class: ClassIndex) -> usize {
+    usize::from(CAPACITIES[class.get()])
 }
 
 #[cfg(all(test, not(loom)))]

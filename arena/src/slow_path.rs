@@ -102,7 +102,7 @@ impl HeapCore {
 
     /// Lets the magazine of `class` hold more; `false` when it stays. Inside `alone`.
     fn widen(&self, cache: &ThreadCache, class: ClassIndex, visits: usize) -> bool {
-        if cache.allowance(class) == magazine_capacity(class.get()) {
+        if cache.allowance(class) == magazine_capacity(class) {
             return false;
         }
         let room = self.room();

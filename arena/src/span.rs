@@ -70,6 +70,7 @@ const FIRST_LENT: u8 = CLASS_COUNT as u8 + 1;
 const _: () = assert!(2 * CLASS_COUNT < KIND_CACHED as usize);
 
 impl Kind {
+    #[inline]
     pub(crate) const fn pack(self) -> u8 {
         match self {
             Self::Unused => KIND_UNUSED,

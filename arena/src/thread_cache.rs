@@ -29,7 +29,7 @@ use core::ptr::{self, NonNull};
 use crate::countdown::Countdown;
 use crate::quarantine::Quarantine;
 use crate::run_cache::RunCache;
-use crate::size_class::{block_size, blocks_per_line, magazine_capacity};
+use crate::size_class::{MAGAZINE_CAPACITIES, block_size, blocks_per_line, magazine_capacity};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
 };
@@ -57,9 +57,7 @@ const fn sentinels() -> [u16; CLASS_COUNT] {
     let mut class = 0;
     while class < CLASS_COUNT {
         out[class] = next;
-        #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
-        let width = 1 + magazine_capacity(class) as u16;
-        next += width;
+        next += 1 + MAGAZINE_CAPACITIES[class] as u16;
         class += 1;
     }
     out
@@ -69,7 +67,7 @@ const fn slot_count() -> usize {
     let mut sum = 0;
     let mut class = 0;
     while class < CLASS_COUNT {
-        sum += 1 + magazine_capacity(class);
+        sum += 1 + MAGAZINE_CAPACITIES[class] as usize;
         class += 1;
     }
     sum
@@ -258,9 +256,7 @@ impl ThreadCache {
     /// when it stays. Inside `alone`, without holes.
     pub(crate) fn grow(&self, class: ClassIndex, room: Room<'_>) -> bool {
         let now = self.allowance(class);
-        let wanted = (now * 2)
-            .max(FIRST_LIMIT)
-            .min(magazine_capacity(class.get()));
+        let wanted = (now * 2).max(FIRST_LIMIT).min(magazine_capacity(class));
         if wanted <= now {
             return false;
         }
