@@ -15,7 +15,8 @@ pub enum HugePages {
     /// No huge pages: a heap that shrinks page by page (`MADV_NOHUGEPAGE`).
     Never,
     /// Huge pages wherever the system has them: faster in big heaps, and more resident
-    /// memory in small ones (`MADV_HUGEPAGE`).
+    /// memory in small ones (`MADV_HUGEPAGE`). The system then also fills up again what was
+    /// given back beside blocks in use, by the rules of its `khugepaged`.
     Always,
 }
 
