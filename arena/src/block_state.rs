@@ -3,6 +3,8 @@
 //! ```text
 //! segment  | header | block | block |   block   | …        4 MiB
 //! bytes    |   …    |L . . .|F . . .|N . . . . .| …        one for 16 bytes of segment
+//!
+//! byte     | LIVE | FREED | class, 6 bits |                high bit left; all zero is NEW
 //! ```
 //!
 //! | state | the block is | `allot` | `release` |
@@ -12,7 +14,8 @@
 //! | `FREED` | free or in quarantine, and was zeroed | → `LIVE`, is still zero | misuse |
 //!
 //! A free looks at one byte: a pointer into the middle of a block, one to a block that is
-//! free, and one to nothing find no `LIVE` there.
+//! free, and one to nothing find no `LIVE` there. What is `LIVE` tells its size class, too, so
+//! that a free needs no other table.
 //!
 //! Invariants:
 //! - B1: the byte of a block is written by whoever holds the block: the thread that
@@ -24,6 +27,7 @@
 //! given to its span twice, which finds the bit set, or allotted twice, which finds `LIVE`.
 
 use crate::sync::{AtomicU8, Ordering};
+use crate::units::{CLASS_COUNT, ClassIndex};
 #[cfg(not(loom))]
 use crate::units::{GRANULE_BYTES, Run, SEGMENT_BYTES};
 
@@ -36,8 +40,12 @@ const STEP: usize = 16;
 pub(crate) const STATES_BYTES: usize = SEGMENT_BYTES / STEP;
 
 const NEW: u8 = 0;
-const LIVE: u8 = 1;
-const FREED: u8 = 2;
+const LIVE: u8 = 0x80;
+const FREED: u8 = 0x40;
+/// The bits of the class.
+const CLASS: u8 = 0x3f;
+
+const _: () = assert!(CLASS_COUNT <= CLASS as usize + 1);
 
 /// What a block was before it was allotted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,35 +63,36 @@ pub(crate) enum Before {
 pub(crate) struct BlockState(AtomicU8);
 
 impl BlockState {
-    /// The block is handed out; its holder calls it.
-    #[inline]
-    pub(crate) fn allot(&self) -> Before {
+    /// The block, one of `class`, is handed out; its holder calls it.
+    #[inline(always)]
+    pub(crate) fn allot(&self, class: ClassIndex) -> Before {
         // Relaxed, both: only the holder of the block writes (B1), and the block itself
         // goes from holder to holder by stronger means.
         let before = self.0.load(Ordering::Relaxed);
-        self.0.store(LIVE, Ordering::Relaxed);
-        match before {
-            LIVE => Before::Live,
+        self.0.store(LIVE | class.byte(), Ordering::Relaxed);
+        match before & !CLASS {
+            NEW => Before::New,
             FREED => Before::Freed,
-            _ => Before::New,
+            _ => Before::Live,
         }
     }
 
-    /// The block is freed; `false` when none is in use here.
-    #[inline]
-    pub(crate) fn release(&self) -> bool {
+    /// The block is freed; its class, or `None` when none is in use here.
+    #[inline(always)]
+    pub(crate) fn release(&self) -> Option<ClassIndex> {
         // Relaxed, both: as in `allot`.
-        if self.0.load(Ordering::Relaxed) != LIVE {
-            return false;
+        let before = self.0.load(Ordering::Relaxed);
+        if before & LIVE == 0 {
+            return None;
         }
-        self.0.store(FREED, Ordering::Relaxed);
-        true
+        self.0.store(before ^ (LIVE | FREED), Ordering::Relaxed);
+        Some(ClassIndex::new(usize::from(before & CLASS)))
     }
 
     /// Whether the block is in use.
     pub(crate) fn is_live(&self) -> bool {
         // Relaxed: as in `allot`.
-        self.0.load(Ordering::Relaxed) == LIVE
+        self.0.load(Ordering::Relaxed) & LIVE != 0
     }
 }
 
@@ -95,7 +104,7 @@ pub(crate) struct BlockStates([BlockState; STATES_BYTES]);
 #[cfg(not(loom))]
 impl BlockStates {
     /// The state of the block that starts at `addr`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, addr: usize) -> &BlockState {
         &self.0[(addr % SEGMENT_BYTES) / STEP]
     }
@@ -117,12 +126,16 @@ mod tests {
 
     #[test]
     fn a_state_goes_round_and_misuse_is_seen() {
-        let state = BlockState(AtomicU8::new(NEW));
-        assert!(!state.release(), "nothing was handed out");
-        assert_eq!(state.allot(), Before::New);
-        assert!(state.is_live() && state.release() && !state.release());
-        assert_eq!(state.allot(), Before::Freed);
-        assert_eq!(state.allot(), Before::Live, "handed out twice");
+        let (state, class) = (
+            BlockState(AtomicU8::new(NEW)),
+            ClassIndex::new(CLASS_COUNT - 1),
+        );
+        assert_eq!(state.release(), None, "nothing was handed out");
+        assert_eq!(state.allot(class), Before::New);
+        assert!(state.is_live());
+        assert_eq!((state.release(), state.release()), (Some(class), None));
+        assert_eq!(state.allot(class), Before::Freed);
+        assert_eq!(state.allot(class), Before::Live, "handed out twice");
     }
 }
 
@@ -146,7 +159,7 @@ mod models {
                 state: BlockState(AtomicU8::new(LIVE)),
                 span: AtomicU64::new(0),
             });
-            let free = move |block: &Block| !block.state.release() || give(&block.span);
+            let free = move |block: &Block| block.state.release().is_none() || give(&block.span);
             let other = {
                 let block = Arc::clone(&block);
                 loom::thread::spawn(move || free(&block))

@@ -140,6 +140,24 @@ impl World {
         taken
     }
 
+    /// A short way of the owner of an exclusive cache: the same, or nothing while there is a
+    /// harvest, if `looks`.
+    fn flush_unless_stopped(&self, looks: bool) -> Vec<u32> {
+        // Relaxed: as in `ThreadCache::unless_stopped`.
+        self.busy.store(true, Ordering::Relaxed);
+        everywhere();
+        let mut taken = Vec::new();
+        // Acquire: as there.
+        if !looks || !self.stop.load(Ordering::Acquire) {
+            taken = self.take(0);
+            self.top.store(1, Ordering::Relaxed);
+        }
+        everywhere();
+        // Release: as there.
+        self.busy.store(false, Ordering::Release);
+        taken
+    }
+
     /// Steps 1 and 2; whether the owner was busy then.
     fn freeze(&self) -> bool {
         self.acquire();
@@ -278,6 +296,26 @@ fn harvest_all(world: &World) -> Vec<u32> {
 #[test]
 fn loom_a_harvest_of_an_exclusive_cache_takes_all() {
     model(flush_twice, harvest_all);
+}
+
+/// The owner of such a cache tries the short way first, which does not wait.
+#[test]
+fn loom_a_short_way_does_nothing_during_a_harvest() {
+    model(
+        |world| {
+            let mut taken = world.flush_unless_stopped(true);
+            taken.extend(world.flush());
+            taken
+        },
+        harvest_all,
+    );
+}
+
+/// The same with a short way that does not look whether there is a harvest.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_a_short_way_during_a_harvest_is_caught() {
+    model(|world| world.flush_unless_stopped(false), harvest_all);
 }
 
 /// The same with an owner that does a single pop outside.

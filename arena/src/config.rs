@@ -187,10 +187,12 @@ impl Builder {
     ///
     /// - Each free looks whether the pointer is a block in use, and whether it fits the
     ///   layout: double, invalid and interior frees end the process there.
-    /// - Freed blocks are zeroed. Those up to 1 KiB wait until the thread has freed 64 others,
-    ///   in a random order, those up to 32 KiB behind 64 KiB of others; when they are handed
-    ///   out again, their first KiB has to be zero still. Those above 1 MiB are unmapped.
-    /// - Blocks come from random places among those that the thread has.
+    /// - Freed blocks are zeroed. Those up to 256 bytes wait until the thread has freed more than
+    ///   32 others of such sizes, 64 on average, in an order that cannot be told before; those
+    ///   up to 1 KiB behind more than 8 others, up to 4 KiB behind 2, and up to 32 KiB behind
+    ///   one. When they are handed out again, their first KiB has to be zero still. Those above
+    ///   1 MiB are unmapped.
+    /// - Blocks of a new span come in a random order.
     /// - One allocation in [`guard_every`](Self::guard_every) gets guard pages.
     ///
     /// It costs time and memory, and nothing where it is off. It is a property of a heap

@@ -8,13 +8,14 @@ use crate::config::Builder;
 use crate::harvest::Whose;
 use crate::heap_core::HeapCore;
 use crate::large::Place;
-use crate::process::{
-    CORE, HARDENED, configure, core, core_of, is_hardened, own_cache, with_cache,
+use crate::long_way::{
+    alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth, dealloc_slow,
+    dealloc_unsized_slow,
 };
+use crate::process::{CORE, configure, core, core_of, is_hardened, own_cache, with_cache};
 use crate::sampling;
 use crate::size_class::{block_size, class_of, class_of_common};
 use crate::stats::Stats;
-use crate::thread_cache::ThreadCache;
 use crate::tls;
 use crate::units::{Claim, ClassIndex, Contents};
 
@@ -285,7 +286,7 @@ unsafe impl GlobalAlloc for Arena {
                 return block;
             }
         }
-        alloc_slow(self, size, align)
+        alloc_slow(self.options.as_ref(), size, align)
     }
 
     #[inline]
@@ -313,8 +314,7 @@ unsafe impl GlobalAlloc for Arena {
                 return sample;
             }
         }
-        with_cache_inline(self, |core, cache| core.alloc_zeroed(cache, size, align))
-            .unwrap_or(ptr::null_mut())
+        alloc_zeroed_slow(self.options.as_ref(), size, align)
     }
 
     #[inline]
@@ -322,7 +322,7 @@ unsafe impl GlobalAlloc for Arena {
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: by the contract of `GlobalAlloc::realloc`.
         if let Some(block) = unsafe { core_of(block).resize(block, (size, align), new_size) } {
-            with_cache_inline(self, |_, cache| cache.credit(new_size.wrapping_sub(size)));
+            count_growth(self.options.as_ref(), new_size.wrapping_sub(size));
             if self.profiled {
                 sampling::note_growth(block, size, new_size);
             }
@@ -405,118 +405,6 @@ unsafe fn realloc_unsized_with(
         unsafe { Arena::dealloc_unsized(block) };
     }
     new
-}
-
-/// For callers without an `Arena` of their own.
-static NAMELESS: Arena = Arena::new();
-
-#[inline]
-fn with_cache_inline<R>(
-    arena: &Arena,
-    f: impl FnOnce(&'static HeapCore, &ThreadCache) -> R,
-) -> Option<R> {
-    if let Some(cache) = tls::cache() {
-        return Some(f(&CORE, cache));
-    }
-    match tls::hardened() {
-        Some(cache) => Some(f(&HARDENED, cache)),
-        None => with_cache(arena.options.as_ref(), f),
-    }
-}
-
-#[inline(never)]
-fn alloc_slow(arena: &Arena, size: usize, align: usize) -> *mut u8 {
-    with_cache_inline(arena, |core, cache| core.alloc(cache, size, align))
-        .unwrap_or(ptr::null_mut())
-}
-
-/// # Safety
-///
-/// As for [`GlobalAlloc::dealloc`].
-#[inline(never)]
-unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
-    let owner = core_of(block);
-    let done = with_cache_inline(&NAMELESS, |core, cache| {
-        let is_owner = ptr::eq(core, owner);
-        if is_owner {
-            // SAFETY: by contract.
-            unsafe { core.dealloc(cache, block, size, align) };
-        }
-        is_owner
-    });
-    if done != Some(true) {
-        // SAFETY: by contract.
-        unsafe { owner.dealloc_uncached(block, size, align) };
-    }
-}
-
-#[inline(never)]
-fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    let block = with_cache_inline(&NAMELESS, |core, cache| {
-        if core.hardened {
-            let (block, usable) = core.alloc_hardened(cache, size, align, contents);
-            if !block.is_null() {
-                cache.credit(usable);
-            }
-            return block;
-        }
-        let Some(class) = class_of(size, align) else {
-            let block = core.alloc_large_with(cache, size, align, contents);
-            if !block.is_null() {
-                cache.credit(core.usable_size(block));
-            }
-            core.after_slow_path(Some(cache));
-            return block;
-        };
-        core.alloc(cache, block_size(class), align)
-    });
-    block.unwrap_or(ptr::null_mut())
-}
-
-/// # Safety
-///
-/// As for [`Arena::dealloc_unsized`].
-unsafe fn dealloc_unsized_slow(block: *mut u8) {
-    let core = core_of(block);
-    if core.hardened {
-        return free_hardened(core, block);
-    }
-    let size = core.usable_size(block);
-    match core.locate(block) {
-        // The block's own size is a layout of its class.
-        // SAFETY: by contract.
-        Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
-        Place::Large(_) => {
-            let freed = with_cache_inline(&NAMELESS, |serving, cache| {
-                let is_owner = ptr::eq(serving, core);
-                if is_owner {
-                    // SAFETY: by contract.
-                    unsafe { core.free_large_with(cache, block) };
-                    cache.debit(size);
-                }
-                is_owner
-            });
-            if freed != Some(true) {
-                // SAFETY: by contract.
-                unsafe { core.free_large(block) };
-                core.caches.with(|store| store.settle(size.wrapping_neg()));
-            }
-            if let Some(cache) = tls::cache() {
-                core.after_slow_path(Some(cache));
-            }
-        }
-    }
-}
-
-/// Frees a block of the hardened heap without its layout.
-fn free_hardened(core: &'static HeapCore, block: *mut u8) {
-    let freed = with_cache_inline(&NAMELESS, |_, cache| {
-        cache.debit(core.free_hardened(Some(cache), block, Claim::Any));
-    });
-    if freed.is_none() {
-        let size = core.free_hardened(None, block, Claim::Any);
-        core.caches.with(|store| store.settle(size.wrapping_neg()));
-    }
 }
 
 /// [`Arena::realloc_unsized`] of a block of the hardened heap.

@@ -2,17 +2,20 @@
 //! same, the front is another.
 //!
 //! ```text
-//! alloc   sampled? a guarded block          free   what is there? guarded, run, big, or
-//!         a random block of the magazine           a block: its state is LIVE, its class fits
-//!         its state becomes LIVE                   its state becomes FREED; zero it
-//!         was FREED: is it zero still?             into quarantine; what leaves it goes to
-//!                                                  the magazine of its class
-//!                                                  run: zero it; big: unmap it
+//! alloc   sampled? a guarded block          free   a block whose state is LIVE, of this heap:
+//!         the top of the magazine                  its class fits; its state becomes FREED;
+//!         its state becomes LIVE                   zero it; exchange it in the quarantine for
+//!         was FREED: is it zero still?             a block that goes on top of the magazine
+//!                                                  of its class
+//!         magazine empty: refill it,        else   guarded, run (zero it), big (unmap it),
+//!         in random order                          or misuse
 //! ```
 //!
 //! Nothing here is reached from the fast paths: a thread of a hardened process has no
 //! pointer to its cache where they look (`tls`), so that each operation comes to the slow
-//! path, which costs the heaps that are not hardened nothing. All is inside `alone`, so a
+//! path, which costs the heaps that are not hardened nothing. There the first look is at the
+//! thread's second word, and the first question of a free is whether [`HeapCore::free_live`]
+//! knows the block: one look-up in the page map and one byte. All is inside `alone`, so a
 //! harvest takes all or nothing.
 
 use core::ptr::{self, NonNull};
@@ -30,6 +33,7 @@ use crate::span::Kind;
 use crate::sync::Ordering;
 use crate::thread_cache::{Push, ThreadCache};
 use crate::units::{Claim, ClassIndex, Contents, GRANULE_SHIFT, Run};
+use crate::zeroes::{FEW_BYTES, are_few_zero, is_zero, zero_few};
 
 /// Smallest request; two blocks share no byte of states (`block_state`).
 const LEAST_BYTES: usize = 16;
@@ -38,7 +42,38 @@ const LEAST_BYTES: usize = 16;
 /// program is about to use, mostly.
 const COMPARE_BYTES: usize = 1024;
 
+/// What statistics count of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// What was asked for: the free says how much that was.
+    Request,
+    /// All that can be used.
+    Block,
+}
+
+impl Counted {
+    #[inline(always)]
+    fn bytes(self, request: usize, block: impl FnOnce() -> usize) -> usize {
+        match self {
+            Self::Request => request,
+            Self::Block => block(),
+        }
+    }
+}
+
+impl Claim {
+    /// Bytes that a free of a block of `block` bytes takes from the account.
+    #[inline(always)]
+    fn bytes(self, block: usize) -> usize {
+        match self {
+            Self::Layout(size, _) => size,
+            Self::Any => block,
+        }
+    }
+}
+
 /// Whether a block of `class` is as claimed.
+#[inline(always)]
 fn fits_class(claim: Claim, class: ClassIndex) -> bool {
     match claim {
         Claim::Layout(size, align) => class_of_hardened(size, align) == Some(class),
@@ -63,84 +98,119 @@ fn fits_large(claim: Claim, len: usize) -> bool {
 }
 
 /// The class that serves a request.
-#[inline]
+#[inline(always)]
 fn class_of_hardened(size: usize, align: usize) -> Option<ClassIndex> {
     class_of(size.max(LEAST_BYTES), align)
 }
 
 impl HeapCore {
-    /// [`Self::alloc`] and [`Self::alloc_zeroed`] of a hardened heap, and the bytes that may be
-    /// used; the caller credits.
+    /// [`Self::alloc`] and [`Self::alloc_zeroed`] of a hardened heap.
+    #[inline(never)]
     pub(crate) fn alloc_hardened(
         &self,
         cache: &ThreadCache,
         size: usize,
         align: usize,
         contents: Contents,
-    ) -> (*mut u8, usize) {
-        let Some(class) = class_of_hardened(size, align) else {
-            return self.alloc_large_hardened(cache, size, align, contents);
-        };
-        let (mut slow, mut guarded) = (false, false);
-        let block = cache.alone(|| {
-            if cache.quarantine.is_sampled(|| self.options.guard_every()) {
-                slow = true;
-                if let Some(block) = self.alloc_guarded(size.max(1), align) {
-                    guarded = true;
-                    return block;
-                }
-            }
-            let block = cache.pop_random(class);
-            if !block.is_null() {
-                return block;
-            }
-            slow = true;
-            self.refill_hardened(cache, class)
-        });
-        if slow {
-            self.after_slow_path(Some(cache));
-        }
-        if block.is_null() || guarded {
-            // What is guarded is zeroed.
-            return (block, size.max(1));
-        }
-        self.allot(block, class);
-        if contents == Contents::Zero {
-            // SAFETY: a block of at least `size` bytes, just allocated.
-            unsafe { block.write_bytes(0, size) };
-        }
-        (block, block_size(class))
+    ) -> *mut u8 {
+        self.alloc_short(cache, size, align, contents, Counted::Request)
     }
 
-    /// [`Self::alloc_hardened`] that credits what was asked for.
-    pub(crate) fn alloc_hardened_counted(
+    /// [`Self::alloc_hardened`] of a block that is freed without its layout.
+    #[inline(never)]
+    pub(crate) fn alloc_hardened_unsized(
         &self,
         cache: &ThreadCache,
         size: usize,
         align: usize,
         contents: Contents,
     ) -> *mut u8 {
-        let (block, _) = self.alloc_hardened(cache, size, align, contents);
-        if !block.is_null() {
-            cache.credit(size);
+        self.alloc_short(cache, size, align, contents, Counted::Block)
+    }
+
+    /// The short way of an allocation. It holds no call but tail calls, so it saves no register:
+    /// the rest is done by functions of their own.
+    #[inline(always)]
+    fn alloc_short(
+        &self,
+        cache: &ThreadCache,
+        size: usize,
+        align: usize,
+        contents: Contents,
+        counted: Counted,
+    ) -> *mut u8 {
+        let Some(class) = class_of_hardened(size, align) else {
+            return self.alloc_large_hardened(cache, size, align, contents, counted);
+        };
+        if !cache.quarantine.count() {
+            return self.alloc_hardened_slow(cache, size, align, contents, counted);
         }
-        block
+        let block = cache.unless_stopped(|| cache.pop(class));
+        match block {
+            Some(block) if !block.is_null() => {
+                cache.credit(counted.bytes(size, || block_size(class)));
+                self.hand_out(block, class, contents)
+            }
+            _ => self.alloc_hardened_slow(cache, size, align, contents, counted),
+        }
+    }
+
+    /// The rest of [`Self::alloc_short`]: the allocation may be a guarded one, the magazine is
+    /// empty, or a harvest is under way.
+    #[cold]
+    #[inline(never)]
+    fn alloc_hardened_slow(
+        &self,
+        cache: &ThreadCache,
+        size: usize,
+        align: usize,
+        contents: Contents,
+        counted: Counted,
+    ) -> *mut u8 {
+        let Some(class) = class_of_hardened(size, align) else {
+            return ptr::null_mut();
+        };
+        let (block, guarded) = cache.alone(|| {
+            if cache.quarantine.is_sampled(|| self.options.guard_every()) {
+                if let Some(block) = self.alloc_guarded(size.max(1), align) {
+                    return (block, true);
+                }
+            }
+            let block = cache.pop(class);
+            if !block.is_null() {
+                return (block, false);
+            }
+            (self.refill_hardened(cache, class), false)
+        });
+        self.after_slow_path(Some(cache));
+        if block.is_null() {
+            return block;
+        }
+        if guarded {
+            // It is zeroed, and all that is usable is what was asked for.
+            cache.credit(counted.bytes(size, || size.max(1)));
+            return block;
+        }
+        cache.credit(counted.bytes(size, || block_size(class)));
+        self.hand_out(block, class, contents)
     }
 
     #[cold]
+    #[inline(never)]
     fn alloc_large_hardened(
         &self,
         cache: &ThreadCache,
         size: usize,
         align: usize,
         contents: Contents,
-    ) -> (*mut u8, usize) {
+        counted: Counted,
+    ) -> *mut u8 {
         let block = self.alloc_large_with(cache, size, align, contents);
         self.after_slow_path(Some(cache));
-        if block.is_null() {
-            return (block, 0);
+        if !block.is_null() {
+            cache.credit(counted.bytes(size, || self.usable_size(block)));
         }
-        (block, self.usable_size(block))
+        block
     }
 
     /// A random one of the blocks that the magazine of `class`, which is empty, is filled
@@ -155,30 +225,32 @@ impl HeapCore {
         if block.is_null() {
             return block;
         }
+        cache.shuffle(class);
         cache.exchange_random(class, block)
     }
 
-    /// Notes that `block` is in use from now on.
-    #[inline]
-    fn allot(&self, block: *mut u8, class: ClassIndex) {
+    /// Notes that `block` is in use from now on, and sees to its contents.
+    #[inline(always)]
+    fn hand_out(&self, block: *mut u8, class: ClassIndex, contents: Contents) -> *mut u8 {
         let addr = block.addr();
         // SAFETY: a block of a class lies in a segment of this heap.
         let segment: &'static Segment = unsafe { Segment::containing(addr) };
         let Some(states) = segment.block_states() else {
             die(Misuse::Foreign, addr)
         };
-        match states.at(addr).allot() {
-            Before::New => {}
-            Before::Live => die(Misuse::DoubleFree, addr),
-            Before::Freed => {
-                let len = block_size(class).min(COMPARE_BYTES);
-                // SAFETY: the block is ours, initialised when it was zeroed at its free, and
-                // a multiple of 16 bytes at such an address.
-                let words = unsafe { core::slice::from_raw_parts(block.cast::<u64>(), len / 8) };
-                if words.iter().fold(0, |sum, word| sum | word) != 0 {
-                    die(Misuse::WrittenAfterFree, addr);
-                }
+        let (before, len) = (states.at(addr).allot(class), block_size(class));
+        if before == Before::Freed && len <= FEW_BYTES {
+            // SAFETY: the block is ours, initialised when it was zeroed at its free, and
+            // a multiple of 16 bytes at such an address.
+            if !unsafe { are_few_zero(block, len) } {
+                die(Misuse::WrittenAfterFree, addr);
             }
+            return block;
+        }
+        match before {
+            Before::New if contents == Contents::Any => block,
+            Before::Live => die(Misuse::DoubleFree, addr),
+            Before::New | Before::Freed => hand_out_more(block, len, before, contents),
         }
     }
 
@@ -208,30 +280,112 @@ impl HeapCore {
         Some(ptr::with_exposed_provenance_mut(addr))
     }
 
-    /// [`Self::dealloc`] of a hardened heap, and the bytes that could be used; the caller
-    /// debits. Without a cache the block goes straight back to its span.
-    pub(crate) fn free_hardened(
+    /// [`Self::dealloc`] of a hardened heap.
+    #[inline(never)]
+    pub(crate) fn free_hardened(&self, cache: &ThreadCache, block: *mut u8, claim: Claim) {
+        if !self.free_live(cache, block, claim) {
+            cache.debit(self.free_rare(Some(cache), block, claim));
+        }
+    }
+
+    /// Frees `block` if it is one of a class, of this heap, in use; whether it was.
+    #[inline(always)]
+    pub(crate) fn free_live(&self, cache: &ThreadCache, block: *mut u8, claim: Claim) -> bool {
+        let Some(class) = self.release(block, claim) else {
+            return false;
+        };
+        let len = block_size(class);
+        cache.debit(claim.bytes(len));
+        if len > FEW_BYTES {
+            self.put_away_long(cache, block, class);
+        } else {
+            // SAFETY: a block of the class that was in use (B2), whose owner gave it up.
+            unsafe { zero_few(block, len) };
+            self.put_away(cache, block, class);
+        }
+        true
+    }
+
+    /// Notes that `block` is not in use any more, if it is one of a class, of this heap, in use;
+    /// its class.
+    #[inline(always)]
+    fn release(&self, block: *mut u8, claim: Claim) -> Option<ClassIndex> {
+        let addr = block.addr();
+        if addr % LEAST_BYTES != 0 || !PAGE_MAP.is_segment(addr, self.id) {
+            return None;
+        }
+        // SAFETY: the page map has a segment of this heap there, and the heap lives.
+        let segment: &'static Segment = unsafe { Segment::containing(addr) };
+        let class = segment.block_states()?.at(addr).release()?;
+        if !fits_class(claim, class) {
+            die(Misuse::WrongLayout, addr);
+        }
+        Some(class)
+    }
+
+    #[inline(never)]
+    fn put_away_long(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
+        // SAFETY: as in `free_live`.
+        unsafe { block.write_bytes(0, block_size(class)) };
+        self.put_away(cache, block, class);
+    }
+
+    /// Puts a freed block, zeroed, into quarantine, and what leaves that into its magazine.
+    #[inline(always)]
+    fn put_away(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
+        let addr = block.addr();
+        let left = cache.unless_stopped(|| {
+            let next = cache.quarantine.exchange(Waiting { addr, class })?;
+            let block = ptr::with_exposed_provenance_mut(next.addr);
+            match cache.push(next.class, block) {
+                Push::Done => None,
+                Push::Twice => die(Misuse::DoubleFree, next.addr),
+                Push::Full => Some((next.class, block)),
+            }
+        });
+        match left {
+            Some(None) => {}
+            Some(Some((class, block))) => self.make_room(cache, class, block),
+            None => self.put_away_later(cache, block, class),
+        }
+    }
+
+    /// [`Self::put_away`] when a harvest has ended.
+    #[cold]
+    #[inline(never)]
+    fn put_away_later(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
+        cache.await_thaw();
+        // A harvest that comes right now, again, does not make it wait for long.
+        self.make_room(cache, class, block);
+    }
+
+    /// Frees what is no block of a class in use, or ends the process; or any block, if there is
+    /// no cache, straight back to its span. The bytes that count as freed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn free_rare(
         &self,
         cache: Option<&ThreadCache>,
         block: *mut u8,
         claim: Claim,
     ) -> usize {
-        if let Entry::Segment { heap } = PAGE_MAP.lookup(block.addr()) {
-            if heap == self.id {
-                // SAFETY: the page map has a segment of this heap there, and the heap lives.
-                let segment: &'static Segment = unsafe { Segment::containing(block.addr()) };
-                if let Kind::Blocks(class) = segment.kind_at(block.addr()) {
-                    self.free_block(cache, block, (segment, class), claim);
-                    return block_size(class);
+        let addr = block.addr();
+        if let Some(segment) = self.segment_of(addr) {
+            if let Kind::Blocks(class) = segment.kind_at(addr) {
+                let len = block_size(class);
+                if self.release(block, claim).is_none() {
+                    die(not_live(segment, class, addr), addr);
                 }
+                // SAFETY: as in `free_live`.
+                unsafe { block.write_bytes(0, len) };
+                self.give_blocks(class, &[block]);
+                return claim.bytes(len);
             }
         }
-        self.free_other(cache, block, claim)
+        claim.bytes(self.free_other(cache, block, claim))
     }
 
-    /// [`Self::free_hardened`] of what is no block of a class.
-    #[cold]
-    #[inline(never)]
+    /// [`Self::free_rare`] of a guarded or a large block; the bytes that could be used.
     fn free_other(&self, cache: Option<&ThreadCache>, block: *mut u8, claim: Claim) -> usize {
         if self.is_guarded(block) {
             return self.free_guarded(block.addr(), claim);
@@ -256,56 +410,6 @@ impl HeapCore {
             None => unsafe { self.free_large(block) },
         }
         len
-    }
-
-    #[inline]
-    fn free_block(
-        &self,
-        cache: Option<&ThreadCache>,
-        block: *mut u8,
-        (segment, class): (&'static Segment, ClassIndex),
-        claim: Claim,
-    ) {
-        let addr = block.addr();
-        let is_aligned = addr % LEAST_BYTES == 0;
-        let states = segment.block_states().filter(|_| is_aligned);
-        if !states.is_some_and(|states| states.at(addr).release()) {
-            die(not_live(segment, class, addr), addr);
-        }
-        if !fits_class(claim, class) {
-            die(Misuse::WrongLayout, addr);
-        }
-        // SAFETY: a block of the class that was in use, whose owner gives it up.
-        unsafe { zero(block, block_size(class)) };
-        let Some(cache) = cache else {
-            self.give_blocks(class, &[block]);
-            return;
-        };
-        let slow = cache.alone(|| {
-            cache.quarantine.put(Waiting { addr, class });
-            let mut slow = false;
-            while let Some(next) = cache.quarantine.next() {
-                slow |= self.end_quarantine(cache, next);
-            }
-            slow
-        });
-        if slow {
-            self.after_slow_path(Some(cache));
-        }
-    }
-
-    /// Puts a block that has waited into its magazine; whether that took the slow path.
-    /// Inside `alone`.
-    fn end_quarantine(&self, cache: &ThreadCache, waiting: Waiting) -> bool {
-        let block = ptr::with_exposed_provenance_mut(waiting.addr);
-        match cache.push(waiting.class, block) {
-            Push::Done => false,
-            Push::Twice => die(Misuse::DoubleFree, waiting.addr),
-            Push::Full => {
-                self.make_room_alone(cache, waiting.class, block);
-                true
-            }
-        }
     }
 
     /// Gives all blocks in quarantine back to their spans; whether there were any. Inside
@@ -424,27 +528,24 @@ impl HeapCore {
     }
 }
 
-/// Zeroes `len` bytes, a multiple of 16.
-///
-/// # Safety
-///
-/// The block is aligned to 16 bytes, has `len` bytes, and is the caller's.
-#[inline(always)]
-unsafe fn zero(block: *mut u8, len: usize) {
-    /// Up to here a call costs more than the stores.
-    const FEW_BYTES: usize = 256;
-    if len > FEW_BYTES {
-        // SAFETY: by contract.
+/// The rest of `hand_out`: compares more than a few bytes, or zeroes.
+#[inline(never)]
+fn hand_out_more(block: *mut u8, len: usize, before: Before, contents: Contents) -> *mut u8 {
+    if before == Before::Freed {
+        // SAFETY: the block is ours, initialised when it was zeroed at its free, and
+        // a multiple of 16 bytes at such an address.
+        if !unsafe { is_zero(block, len.min(COMPARE_BYTES)) } {
+            die(Misuse::WrittenAfterFree, block.addr());
+        }
+        if len <= COMPARE_BYTES {
+            return block;
+        }
+    }
+    if contents == Contents::Zero {
+        // SAFETY: a block of `len` bytes, which is ours.
         unsafe { block.write_bytes(0, len) };
-        return;
     }
-    let mut at = 0;
-    while at < len {
-        // SAFETY: by contract; `at` is a multiple of 16 below `len`. Volatile, or the
-        // compiler makes a call of the loop.
-        unsafe { block.add(at).cast::<u128>().write_volatile(0) };
-        at += 16;
-    }
+    block
 }
 
 /// What a program did that frees `addr`, in a span of `class`, where no block in use starts.

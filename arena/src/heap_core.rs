@@ -119,7 +119,7 @@ impl HeapCore {
     #[inline]
     pub(crate) fn alloc(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened_counted(cache, size, align, Contents::Any);
+            return self.alloc_hardened(cache, size, align, Contents::Any);
         }
         let Some(class) = class_of(size, align) else {
             return self.alloc_counted(cache, size, align, Contents::Any);
@@ -139,7 +139,7 @@ impl HeapCore {
     /// Allocates zeroed memory; null as for [`Self::alloc`].
     pub(crate) fn alloc_zeroed(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened_counted(cache, size, align, Contents::Zero);
+            return self.alloc_hardened(cache, size, align, Contents::Zero);
         }
         if class_of(size, align).is_none() {
             return self.alloc_counted(cache, size, align, Contents::Zero);
@@ -182,10 +182,10 @@ impl HeapCore {
         size: usize,
         align: usize,
     ) {
+        if self.hardened {
+            return self.free_hardened(cache, block, Claim::Layout(size, align));
+        }
         match class_of(size, align) {
-            _ if self.hardened => {
-                self.free_hardened(Some(cache), block, Claim::Layout(size, align));
-            }
             Some(class) => self.dealloc_small(cache, class, block),
             None => {
                 // SAFETY: by contract.
@@ -206,7 +206,7 @@ impl HeapCore {
     pub(crate) unsafe fn dealloc_uncached(&self, block: *mut u8, size: usize, align: usize) {
         match class_of(size, align) {
             _ if self.hardened => {
-                self.free_hardened(None, block, Claim::Layout(size, align));
+                self.free_rare(None, block, Claim::Layout(size, align));
             }
             Some(class) => self.give_blocks(class, &[block]),
             // SAFETY: by contract.

@@ -145,6 +145,10 @@ mod faults;
 #[expect(unsafe_code, reason = "reads code in front of return addresses")]
 mod trace;
 
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "writes and reads blocks")]
+mod zeroes;
+
 mod block_state;
 #[cfg_attr(
     any(not(loom), test),
@@ -248,6 +252,9 @@ mod global;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "hands out and takes back raw blocks")]
 mod heap;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "forwards the contracts of the frees")]
+mod long_way;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "hooks that C calls")]
 mod process;

@@ -156,7 +156,7 @@ impl PageMap {
     }
 
     /// Whether `addr` lies in a segment of `heap`. Complexity: two loads.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_segment(&self, addr: usize, heap: u16) -> bool {
         self.leaf(addr)
             .is_some_and(|leaf| leaf.is_segment(leaf_index(addr), heap))

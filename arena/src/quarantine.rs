@@ -2,31 +2,72 @@
 //! data for a while, and nobody can tell which block comes next.
 //!
 //! ```text
-//! free -> | pool: a random place, whose block goes on | -> | ring: in order | -> magazine
+//! lane    | 9 | 2 | 7 | 8 | 4 | 6 | 3 | 5 |      numbers: when the block was freed
+//!               ^ next              ^ random, among the half that was written last
+//!
+//! exchange(10): 2 goes on, 3 takes its place, 10 takes the place of 3
+//!
+//! lane    | 9 | 3 | 7 | 8 | 4 | 6 | 10| 5 |
+//!                   ^ next
 //! ```
 //!
-//! After `hardened_malloc` (Micay), which has such a pair a size class; ours has one a thread,
-//! of all classes together, so that it fits a processor's first cache.
+//! So in a lane of *n* places a block waits until more than *n* / 2 others were freed, for
+//! *n* of them on average, and leaves in an order that cannot be told before. Each block that
+//! comes drives one out: there is no sum to keep and no branch to guess. The lanes are
+//! by size, and so short that the blocks in one fit a processor's first cache.
+//!
+//! (`hardened_malloc` (Micay) has a random pool and a queue behind it, both a size class.)
 //!
 //! Invariants:
 //! - Q1: each entry names a block that nobody holds and whose state is freed.
-//! - Q2: `ring_bytes` is the sum over the ring; the pool holds small blocks only.
+//! - Q2: a lane holds blocks of the classes that [`LANE_OF`] sends there.
 //! - Q3: only the owner of the cache writes, inside `alone`, or a harvest that found the
 //!   owner elsewhere. Others read numbers.
 
-use crate::size_class::block_size;
+use crate::size_class::{MAX_SMALL_BYTES, block_bytes};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use crate::units::ClassIndex;
+use crate::units::{CLASS_COUNT, ClassIndex};
 
-/// Places of the pool; a power of two.
-const POOL: usize = 64;
-/// Places of the ring: so many blocks are freed by the thread before a block comes back,
-/// unless they are big. A power of two.
-const RING: usize = 64;
-/// Largest blocks that wait in the pool, which is bounded by their number alone.
-const POOL_BLOCK_BYTES: usize = 1024;
-/// Most bytes in the ring.
-const RING_BYTES: usize = 64 * 1024;
+/// Places for blocks up to some size.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    index: u8,
+    /// Its first place among all.
+    start: u8,
+    /// Places less one; places are a power of two.
+    mask: u8,
+}
+
+/// Places of each lane, and its largest block in bytes: up to 4 KiB a lane has 16 KiB.
+const LANES: [(u8, usize); 4] = [(64, 256), (16, 1024), (4, 4096), (2, MAX_SMALL_BYTES)];
+const PLACES: usize = 64 + 16 + 4 + 2;
+
+static LANE_OF: [Lane; CLASS_COUNT] = lanes();
+
+const fn lanes() -> [Lane; CLASS_COUNT] {
+    let (mut index, mut start) = (0, 0);
+    let mut out = [Lane {
+        index,
+        start,
+        mask: 0,
+    }; CLASS_COUNT];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        if block_bytes()[class] as usize > LANES[index as usize].1 {
+            start += LANES[index as usize].0;
+            index += 1;
+        }
+        let places = LANES[index as usize].0;
+        assert!(places.is_power_of_two() && start as usize + places as usize <= PLACES);
+        out[class] = Lane {
+            index,
+            start,
+            mask: places - 1,
+        };
+        class += 1;
+    }
+    out
+}
 
 /// A block on its way through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +94,9 @@ impl Waiting {
 /// ordered by the thread itself or by the harvest's barrier, or is a number for statistics.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
-    pool: [AtomicUsize; POOL],
-    ring: [AtomicUsize; RING],
-    /// Entries that were put into the ring, and taken, so far.
-    put: AtomicUsize,
-    taken: AtomicUsize,
-    ring_bytes: AtomicUsize,
+    places: [AtomicUsize; PLACES],
+    /// Blocks that came to each lane so far.
+    came: [AtomicUsize; LANES.len()],
     random: AtomicU64,
     /// Allocations until the next guarded one.
     countdown: AtomicUsize,
@@ -68,36 +106,46 @@ impl Quarantine {
     /// Starts the random numbers; the quarantine is empty.
     pub(crate) fn seed(&self, seed: u64) {
         debug_assert_eq!(self.len(), 0, "a new owner finds it empty");
-        self.random.store(seed | 1, Ordering::Relaxed);
+        self.random.store(seed, Ordering::Relaxed);
         self.countdown.store(0, Ordering::Relaxed);
     }
 
-    /// A number below `bound`, which is at least 1: Marsaglia's xorshift, and Lemire's
-    /// multiplication in place of a division. Good enough to surprise, not for secrets.
-    #[inline]
-    pub(crate) fn random_below(&self, bound: usize) -> usize {
-        let mut state = self.random.load(Ordering::Relaxed);
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        self.random.store(state, Ordering::Relaxed);
-        // Below `bound`, so it fits.
-        usize::try_from(((state >> 32) * (bound as u64)) >> 32).unwrap_or(0)
+    /// 32 random bits: the upper ones of a linear congruential generator with the constants
+    /// of Knuth's MMIX. Good enough to surprise, not for secrets.
+    #[inline(always)]
+    fn random(&self) -> usize {
+        let state = self.random.load(Ordering::Relaxed);
+        let next = state.wrapping_mul(6_364_136_223_846_793_005);
+        let next = next.wrapping_add(1_442_695_040_888_963_407);
+        self.random.store(next, Ordering::Relaxed);
+        (next >> 32) as usize
     }
 
-    /// Counts an allocation; whether it is to be guarded, which one in `every` is on average.
-    #[inline]
-    pub(crate) fn is_sampled(&self, every: impl FnOnce() -> usize) -> bool {
+    /// A number below `bound`, which is at least 1 and below 2^32: Lemire's multiplication in
+    /// place of a division.
+    pub(crate) fn random_below(&self, bound: usize) -> usize {
+        (self.random() * bound) >> 32
+    }
+
+    /// Counts an allocation; `false`, and nothing counted, when [`Self::is_sampled`] has to
+    /// decide about it.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> bool {
         let left = self.countdown.load(Ordering::Relaxed);
         if left > 1 {
             self.countdown.store(left - 1, Ordering::Relaxed);
-            return false;
         }
-        self.draw(left, every())
+        left > 1
     }
 
-    #[cold]
-    fn draw(&self, left: usize, every: usize) -> bool {
+    /// After [`Self::count`]: whether the allocation is to be guarded, which one in `every` is
+    /// on average.
+    pub(crate) fn is_sampled(&self, every: impl FnOnce() -> usize) -> bool {
+        let left = self.countdown.load(Ordering::Relaxed);
+        if left > 1 {
+            return false;
+        }
+        let every = every();
         if every == 0 {
             self.countdown.store(usize::MAX, Ordering::Relaxed);
             return false;
@@ -108,68 +156,37 @@ impl Quarantine {
         left == 1 || every == 1
     }
 
-    /// Takes in a freed block. [`Self::next`] must be asked until it has none.
-    #[inline]
-    pub(crate) fn put(&self, block: Waiting) {
-        let mut word = block.pack();
-        if block_size(block.class) <= POOL_BLOCK_BYTES {
-            let place = &self.pool[self.random_below(POOL) % POOL];
-            let other = place.load(Ordering::Relaxed);
-            place.store(word, Ordering::Relaxed);
-            word = other;
-        }
-        let Some(last) = Waiting::unpack(word) else {
-            return;
-        };
-        let put = self.put.load(Ordering::Relaxed);
-        self.ring[put % RING].store(word, Ordering::Relaxed);
-        self.put.store(put.wrapping_add(1), Ordering::Relaxed);
-        let bytes = self.ring_bytes.load(Ordering::Relaxed) + block_size(last.class);
-        self.ring_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// A block that has waited long enough.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<Waiting> {
-        let full = self.in_ring() == RING;
-        (full || self.ring_bytes.load(Ordering::Relaxed) > RING_BYTES)
-            .then(|| self.oldest())
-            .flatten()
+    /// Takes in a freed block and gives out one that has waited, if the lane is full.
+    #[inline(always)]
+    pub(crate) fn exchange(&self, block: Waiting) -> Option<Waiting> {
+        let lane = LANE_OF[block.class.get()];
+        let (start, mask) = (usize::from(lane.start), usize::from(lane.mask));
+        let came = &self.came[usize::from(lane.index) % LANES.len()];
+        let next = came.load(Ordering::Relaxed);
+        came.store(next.wrapping_add(1), Ordering::Relaxed);
+        let back = self.random() & mask >> 1;
+        let oldest = self.places.get(start + (next & mask))?;
+        let other = self.places.get(start + (next.wrapping_sub(back) & mask))?;
+        let out = oldest.load(Ordering::Relaxed);
+        oldest.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        other.store(block.pack(), Ordering::Relaxed);
+        Waiting::unpack(out)
     }
 
     /// Any block, for emptying.
     pub(crate) fn take_any(&self) -> Option<Waiting> {
-        self.oldest().or_else(|| {
-            let mut places = self.pool.iter();
-            places.find_map(|place| Waiting::unpack(place.swap(0, Ordering::Relaxed)))
+        let mut places = self.places.iter();
+        places.find_map(|place| {
+            let block = Waiting::unpack(place.load(Ordering::Relaxed))?;
+            place.store(0, Ordering::Relaxed);
+            Some(block)
         })
-    }
-
-    fn oldest(&self) -> Option<Waiting> {
-        if self.in_ring() == 0 {
-            return None;
-        }
-        let taken = self.taken.load(Ordering::Relaxed);
-        let word = self.ring.get(taken % RING)?.load(Ordering::Relaxed);
-        self.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
-        let block = Waiting::unpack(word)?;
-        let bytes = self.ring_bytes.load(Ordering::Relaxed) - block_size(block.class);
-        self.ring_bytes.store(bytes, Ordering::Relaxed);
-        Some(block)
-    }
-
-    fn in_ring(&self) -> usize {
-        let put = self.put.load(Ordering::Relaxed);
-        put.wrapping_sub(self.taken.load(Ordering::Relaxed))
     }
 
     /// Shows the class of every waiting block; any thread may ask.
     pub(crate) fn for_each_class(&self, mut f: impl FnMut(ClassIndex)) {
-        let taken = self.taken.load(Ordering::Relaxed);
-        let in_ring = (0..self.in_ring().min(RING))
-            .filter_map(|at| self.ring.get(taken.wrapping_add(at) % RING));
-        for word in self.pool.iter().chain(in_ring) {
-            if let Some(block) = Waiting::unpack(word.load(Ordering::Relaxed)) {
+        for place in &self.places {
+            if let Some(block) = Waiting::unpack(place.load(Ordering::Relaxed)) {
                 f(block.class);
             }
         }
@@ -183,19 +200,14 @@ impl Quarantine {
     }
 }
 
-const _: () = assert!(POOL.is_power_of_two() && RING.is_power_of_two());
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     fn empty() -> Quarantine {
         let quarantine = Quarantine {
-            pool: [const { AtomicUsize::new(0) }; POOL],
-            ring: [const { AtomicUsize::new(0) }; RING],
-            put: AtomicUsize::new(0),
-            taken: AtomicUsize::new(0),
-            ring_bytes: AtomicUsize::new(0),
+            places: [const { AtomicUsize::new(0) }; PLACES],
+            came: [const { AtomicUsize::new(0) }; LANES.len()],
             random: AtomicU64::new(0),
             countdown: AtomicUsize::new(0),
         };
@@ -203,53 +215,60 @@ mod tests {
         quarantine
     }
 
-    fn block(number: usize, class: usize) -> Waiting {
+    fn block(number: usize, class: ClassIndex) -> Waiting {
         Waiting {
-            addr: (1 << 46) + number * 32 * 1024,
-            class: ClassIndex::new(class),
+            addr: (1 << 46) + number * MAX_SMALL_BYTES,
+            class,
         }
     }
 
     #[test]
     fn a_block_comes_back_late_and_once_and_in_no_order() {
-        let quarantine = empty();
-        let mut out = Vec::new();
-        for number in 0..2000 {
-            quarantine.put(block(number, 3));
-            while let Some(back) = quarantine.next() {
-                let age = number - (back.addr - (1 << 46)) / (32 * 1024);
-                assert!(age >= RING - 1, "{age}");
+        for class in ClassIndex::all() {
+            let places = usize::from(LANE_OF[class.get()].mask) + 1;
+            let quarantine = empty();
+            let mut out = Vec::new();
+            for number in 0..2000 {
+                let Some(back) = quarantine.exchange(block(number, class)) else {
+                    continue;
+                };
+                let age = number - (back.addr - (1 << 46)) / MAX_SMALL_BYTES;
+                assert!(age > places / 2, "{age} of {places}");
                 out.push(back.addr);
             }
+            assert!(!out.is_sorted() || places == 2, "{places}");
+            assert!(quarantine.len() <= places && out.len() >= 2000 - places);
+            out.extend(core::iter::from_fn(|| quarantine.take_any()).map(|block| block.addr));
+            out.sort_unstable();
+            out.dedup();
+            assert_eq!((out.len(), quarantine.len()), (2000, 0));
         }
-        assert!(!out.is_sorted());
-        assert_eq!(quarantine.len(), POOL + RING - 1);
-        out.extend(core::iter::from_fn(|| quarantine.take_any()).map(|block| block.addr));
-        out.sort_unstable();
-        out.dedup();
-        assert_eq!((out.len(), quarantine.len()), (2000, 0));
     }
 
     #[test]
-    fn big_blocks_are_bounded_in_bytes() {
+    fn waiting_blocks_are_bounded_in_bytes() {
         let quarantine = empty();
-        for number in 0..100 {
-            quarantine.put(block(number, 40));
-            while quarantine.next().is_some() {}
-            assert!(quarantine.ring_bytes.load(Ordering::Relaxed) <= RING_BYTES);
-            assert_eq!(quarantine.len(), (number + 1).min(2));
+        for class in ClassIndex::all() {
+            for number in 0..1000 {
+                quarantine.exchange(block(number, class));
+            }
         }
+        let mut bytes = 0;
+        quarantine.for_each_class(|class| bytes += block_bytes()[class.get()] as usize);
+        assert!(bytes <= 112 * 1024, "{bytes}");
     }
 
     #[test]
     fn one_allocation_in_so_many_is_sampled() {
+        let is_sampled =
+            |quarantine: &Quarantine, every| !quarantine.count() && quarantine.is_sampled(|| every);
         let quarantine = empty();
         let sampled = (0..100_000)
-            .filter(|_| quarantine.is_sampled(|| 100))
+            .filter(|_| is_sampled(&quarantine, 100))
             .count();
         assert!((800..1250).contains(&sampled), "{sampled}");
         let quarantine = empty();
-        assert!((0..100).all(|_| quarantine.is_sampled(|| 1)));
-        assert!(!(0..100).any(|_| empty().is_sampled(|| 0)));
+        assert!((0..100).all(|_| is_sampled(&quarantine, 1)));
+        assert!(!(0..100).any(|_| is_sampled(&empty(), 0)));
     }
 }

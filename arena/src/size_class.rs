@@ -41,7 +41,7 @@ static RECIPROCAL: [u64; CLASS_COUNT] = reciprocals();
 /// Class of a request of `8 * index` bytes.
 static CLASS_OF_EIGHTS: [u8; TABLE_BYTES / 8 + 1] = class_table();
 
-const fn block_bytes() -> [u32; CLASS_COUNT] {
+pub(crate) const fn block_bytes() -> [u32; CLASS_COUNT] {
     let mut sizes = [0; CLASS_COUNT];
     sizes[0] = 8;
     let mut class = 1;

@@ -387,24 +387,15 @@ impl ThreadCache {
         self.set_top(class, top);
     }
 
-    /// Takes the block at a random place of the magazine of `class`; null when it is empty.
-    /// Inside `alone`, without holes.
-    #[inline]
-    pub(crate) fn pop_random(&self, class: ClassIndex) -> *mut u8 {
-        let len = self.len(class);
-        if len == 0 {
-            return ptr::null_mut();
-        }
-        let place = self.quarantine.random_below(len);
+    /// Brings the blocks of `class` into a random order (Fisher and Yates). Inside `alone`,
+    /// without holes.
+    pub(crate) fn shuffle(&self, class: ClassIndex) {
         let base = self.base(class);
-        // SAFETY: `place` and `len - 1` are below the top, so inside the class's slots, and
-        // the owner alone touches them (T1, T3).
-        unsafe {
-            let block = base.add(place).read();
-            let last = base.add(len - 1);
-            base.add(place).write(last.read());
-            self.set_top(class, last);
-            block
+        for last in (1..self.len(class)).rev() {
+            let place = self.quarantine.random_below(last + 1);
+            // SAFETY: `place` and `last` are below the top, so inside the class's slots, and
+            // the owner alone touches them (T1, T3).
+            unsafe { base.add(place).swap(base.add(last)) };
         }
     }
 
@@ -415,7 +406,7 @@ impl ThreadCache {
         if len == 0 {
             return block;
         }
-        // SAFETY: as in `pop_random`.
+        // SAFETY: as in `shuffle`.
         unsafe {
             let place = self.base(class).add(self.quarantine.random_below(len));
             place.replace(block)

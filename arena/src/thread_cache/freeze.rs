@@ -53,6 +53,19 @@ impl ThreadCache {
         result
     }
 
+    /// [`Self::alone`], but `None`, and nothing done, where that would wait.
+    #[inline(always)]
+    pub(crate) fn unless_stopped<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        // Relaxed: as in `alone`.
+        self.busy.store(true, Ordering::Relaxed);
+        compiler_barrier();
+        // Acquire: as in `alone`.
+        let result = (!self.stop.load(Ordering::Acquire)).then(f);
+        // Release: as in `alone`.
+        self.busy.store(false, Ordering::Release);
+        result
+    }
+
     #[cold]
     #[inline(never)]
     fn wait_for_harvest(&self) {

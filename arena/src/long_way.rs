@@ -1,0 +1,187 @@
+//! What an operation on the heap of the process does when `global` does not do it in line: the
+//! thread has no cache yet, its magazine is empty, the block is large, or the process is
+//! hardened.
+//!
+//! A hardened thread comes here with each operation, so that is the first question; what is
+//! asked after it are functions of their own (`…_rare`), so that its short way saves no
+//! registers.
+
+use core::ptr;
+
+use crate::config::Builder;
+use crate::heap_core::HeapCore;
+use crate::large::Place;
+use crate::process::{CORE, HARDENED, core_of, with_cache};
+use crate::size_class::{block_size, class_of};
+use crate::thread_cache::ThreadCache;
+use crate::tls;
+use crate::units::{Claim, Contents};
+
+/// Runs `f` with the heap that serves and a cache of it; `None` when memory is short.
+#[inline]
+fn with_cache_inline<R>(
+    options: Option<&Builder>,
+    f: impl FnOnce(&'static HeapCore, &ThreadCache) -> R,
+) -> Option<R> {
+    if let Some(cache) = tls::cache() {
+        return Some(f(&CORE, cache));
+    }
+    match tls::hardened() {
+        Some(cache) => Some(f(&HARDENED, cache)),
+        None => with_cache(options, f),
+    }
+}
+
+#[inline(never)]
+pub(crate) fn alloc_slow(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
+    if let Some(cache) = tls::hardened() {
+        return HARDENED.alloc_hardened(cache, size, align, Contents::Any);
+    }
+    alloc_rare(options, size, align)
+}
+
+/// The rest of [`alloc_slow`].
+#[inline(never)]
+fn alloc_rare(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
+    with_cache_inline(options, |core, cache| core.alloc(cache, size, align))
+        .unwrap_or(ptr::null_mut())
+}
+
+#[inline]
+pub(crate) fn alloc_zeroed_slow(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
+    with_cache_inline(options, |core, cache| core.alloc_zeroed(cache, size, align))
+        .unwrap_or(ptr::null_mut())
+}
+
+/// A block became larger by so many bytes, or smaller (the number wraps), without a copy.
+#[inline]
+pub(crate) fn count_growth(options: Option<&Builder>, bytes: usize) {
+    with_cache_inline(options, |_, cache| cache.credit(bytes));
+}
+
+/// # Safety
+///
+/// As for [`core::alloc::GlobalAlloc::dealloc`].
+#[inline(never)]
+pub(crate) unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
+    if let Some(cache) = tls::hardened() {
+        if HARDENED.free_live(cache, block, Claim::Layout(size, align)) {
+            return;
+        }
+    }
+    // SAFETY: by contract.
+    unsafe { dealloc_rare(block, size, align) };
+}
+
+/// The rest of [`dealloc_slow`].
+///
+/// # Safety
+///
+/// As for [`core::alloc::GlobalAlloc::dealloc`].
+#[inline(never)]
+unsafe fn dealloc_rare(block: *mut u8, size: usize, align: usize) {
+    let owner = core_of(block);
+    let done = with_cache_inline(None, |core, cache| {
+        let is_owner = ptr::eq(core, owner);
+        if is_owner {
+            // SAFETY: by contract.
+            unsafe { core.dealloc(cache, block, size, align) };
+        }
+        is_owner
+    });
+    if done != Some(true) {
+        // SAFETY: by contract.
+        unsafe { owner.dealloc_uncached(block, size, align) };
+    }
+}
+
+#[inline(never)]
+pub(crate) fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
+    if let Some(cache) = tls::hardened() {
+        return HARDENED.alloc_hardened_unsized(cache, size, align, contents);
+    }
+    alloc_unsized_rare(size, align, contents)
+}
+
+/// The rest of [`alloc_unsized_slow`].
+#[inline(never)]
+fn alloc_unsized_rare(size: usize, align: usize, contents: Contents) -> *mut u8 {
+    let block = with_cache_inline(None, |core, cache| {
+        if core.hardened {
+            return core.alloc_hardened_unsized(cache, size, align, contents);
+        }
+        let Some(class) = class_of(size, align) else {
+            let block = core.alloc_large_with(cache, size, align, contents);
+            if !block.is_null() {
+                cache.credit(core.usable_size(block));
+            }
+            core.after_slow_path(Some(cache));
+            return block;
+        };
+        core.alloc(cache, block_size(class), align)
+    });
+    block.unwrap_or(ptr::null_mut())
+}
+
+/// # Safety
+///
+/// As for `Arena::dealloc_unsized`.
+#[inline(never)]
+pub(crate) unsafe fn dealloc_unsized_slow(block: *mut u8) {
+    if let Some(cache) = tls::hardened() {
+        if HARDENED.free_live(cache, block, Claim::Any) {
+            return;
+        }
+    }
+    // SAFETY: by contract.
+    unsafe { dealloc_unsized_rare(block) };
+}
+
+/// The rest of [`dealloc_unsized_slow`].
+///
+/// # Safety
+///
+/// As for `Arena::dealloc_unsized`.
+#[inline(never)]
+unsafe fn dealloc_unsized_rare(block: *mut u8) {
+    let core = core_of(block);
+    if core.hardened {
+        return free_hardened(core, block);
+    }
+    let size = core.usable_size(block);
+    match core.locate(block) {
+        // The block's own size is a layout of its class.
+        // SAFETY: by contract.
+        Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
+        Place::Large(_) => {
+            let freed = with_cache_inline(None, |serving, cache| {
+                let is_owner = ptr::eq(serving, core);
+                if is_owner {
+                    // SAFETY: by contract.
+                    unsafe { core.free_large_with(cache, block) };
+                    cache.debit(size);
+                }
+                is_owner
+            });
+            if freed != Some(true) {
+                // SAFETY: by contract.
+                unsafe { core.free_large(block) };
+                core.caches.with(|store| store.settle(size.wrapping_neg()));
+            }
+            if let Some(cache) = tls::cache() {
+                core.after_slow_path(Some(cache));
+            }
+        }
+    }
+}
+
+/// Frees a block of the hardened heap without its layout.
+fn free_hardened(core: &'static HeapCore, block: *mut u8) {
+    let freed = with_cache_inline(None, |_, cache| {
+        core.free_hardened(cache, block, Claim::Any);
+    });
+    if freed.is_none() {
+        let size = core.free_rare(None, block, Claim::Any);
+        core.caches.with(|store| store.settle(size.wrapping_neg()));
+    }
+}
