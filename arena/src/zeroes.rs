@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_byte_that_is_not_zero_is_seen_wherever_it_is() {
-        let mut memory = [0xff_u128; 34];
+        let mut memory = [u128::MAX; 34];
         let block = memory[1..].as_mut_ptr().cast::<u8>();
         for len in (16..=512).step_by(16) {
             // SAFETY: `memory` has `len` bytes there and 16 behind, at a multiple of 16.
