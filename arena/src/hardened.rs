@@ -333,16 +333,7 @@ impl HeapCore {
     /// Puts a freed block, zeroed, into quarantine, and what leaves that into its magazine.
     #[inline(always)]
     fn put_away(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
-        let addr = block.addr();
-        let left = cache.unless_stopped(|| {
-            let next = cache.quarantine.exchange(Waiting { addr, class })?;
-            let block = ptr::with_exposed_provenance_mut(next.addr);
-            match cache.push(next.class, block) {
-                Push::Done => None,
-                Push::Twice => die(Misuse::DoubleFree, next.addr),
-                Push::Full => Some((next.class, block)),
-            }
-        });
+        let left = cache.unless_stopped(|| exchange(cache, block, class));
         match left {
             Some(None) => {}
             Some(Some((class, block))) => self.make_room(cache, class, block),
@@ -354,9 +345,10 @@ impl HeapCore {
     #[cold]
     #[inline(never)]
     fn put_away_later(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
-        cache.await_thaw();
-        // A harvest that comes right now, again, does not make it wait for long.
-        self.make_room(cache, class, block);
+        let left = cache.alone(|| exchange(cache, block, class));
+        if let Some((class, block)) = left {
+            self.make_room(cache, class, block);
+        }
     }
 
     /// Frees what is no block of a class in use, or ends the process; or any block, if there is
@@ -525,6 +517,24 @@ impl HeapCore {
             states.clear(run);
             true
         })
+    }
+}
+
+/// Puts a freed block into quarantine, and what leaves that into its magazine: what is left
+/// when that is full. Inside `alone`.
+#[inline(always)]
+fn exchange(
+    cache: &ThreadCache,
+    block: *mut u8,
+    class: ClassIndex,
+) -> Option<(ClassIndex, *mut u8)> {
+    let addr = block.addr();
+    let next = cache.quarantine.exchange(Waiting { addr, class })?;
+    let block = ptr::with_exposed_provenance_mut(next.addr);
+    match cache.push(next.class, block) {
+        Push::Done => None,
+        Push::Twice => die(Misuse::DoubleFree, next.addr),
+        Push::Full => Some((next.class, block)),
     }
 }
 
