@@ -3,5 +3,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod boxes;
 pub mod pools;
 pub mod stores;
