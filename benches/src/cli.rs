@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::child::ChildArgs;
 use crate::grow::{GrowArgs, GrowChildArgs};
 use crate::pool::PoolChildArgs;
+use crate::programs::ProgramsArgs;
 use crate::record::RecordArgs;
 use crate::replay::{ReplayArgs, ReplayChildArgs};
 use crate::spawn::SpawnArgs;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Show how an allocation's cost grows with threads and with live data
     Grow(GrowArgs),
+    /// Run real programs under the system malloc and under preloaded libraries
+    Programs(ProgramsArgs),
     /// Run a command alternately under the system malloc and a preloaded library
     Run(RunArgs),
     /// Run a command and write what it allocates into a file

@@ -30,7 +30,7 @@ const MOST_ROUNDS: u32 = 5;
 const FULL_BUDGET: Duration = Duration::from_secs(165);
 
 /// The same in the quick form.
-const QUICK_BUDGET: Duration = Duration::from_secs(25);
+pub(crate) const QUICK_BUDGET: Duration = Duration::from_secs(25);
 
 /// Runs the comparison and prints the table.
 ///
@@ -68,6 +68,9 @@ pub(crate) fn main(args: &CompareArgs) -> Result<()> {
         report::write_json(path, &results)?;
     }
     report::say(&report::verdict(&results));
+    if results.allocators.len() > 2 {
+        report::say(&report::lead(&results, 1));
+    }
     conclude(&results)
 }
 
@@ -82,14 +85,20 @@ pub(crate) struct Plan {
 impl Plan {
     /// As the options say; the time counts from now.
     pub(crate) fn new(args: &CompareArgs) -> Self {
+        let budget = if args.quick {
+            QUICK_BUDGET
+        } else {
+            FULL_BUDGET
+        };
+        Self::within(args.rounds, budget)
+    }
+
+    /// As many rounds as asked for, or as fit the budget; the time counts from now.
+    pub(crate) fn within(rounds: Option<u32>, budget: Duration) -> Self {
         Self {
             start: Instant::now(),
-            rounds: args.rounds.unwrap_or(MOST_ROUNDS),
-            budget: match (args.rounds, args.quick) {
-                (Some(_), _) => Duration::MAX,
-                (None, true) => QUICK_BUDGET,
-                (None, false) => FULL_BUDGET,
-            },
+            rounds: rounds.unwrap_or(MOST_ROUNDS),
+            budget: rounds.map_or(budget, |_| Duration::MAX),
         }
     }
 
@@ -125,7 +134,7 @@ pub(crate) fn turns(count: usize, round: usize, row: usize) -> impl Iterator<Ite
 }
 
 /// An error that lists all failures, if there are any.
-fn conclude(results: &Results) -> Result<()> {
+pub(crate) fn conclude(results: &Results) -> Result<()> {
     let failures: Vec<String> = results
         .failures()
         .map(|(workload, allocator, reason)| format!("{workload} under {allocator}: {reason}"))

@@ -4,8 +4,8 @@
 //! files of a store.
 //!
 //! One measurement is one process ([`child`]) whose global allocator is chosen
-//! before the first allocation ([`switch`]); [`compare`] starts them in rounds
-//! [`run`] does the like for foreign commands, or shows their heap ([`heap_profile`]), [`pool`] and [`store`] for the pools and the
+//! before the first allocation ([`switch`]); [`compare`] starts them in rounds.
+//! [`programs`] does the like for real programs under preloaded libraries, [`run`] for a command of the user's, or shows their heap ([`heap_profile`]), [`pool`] and [`store`] for the pools and the
 //! stores of the library. [`record`] writes what a foreign command allocates into a file, [`replay`]
 //! measures that file under each allocator. [`grow`] shows how costs grow with
 //! threads and live data. The modules named with
@@ -25,6 +25,7 @@ mod measure;
 #[expect(unsafe_code, reason = "calls mimalloc 2 through its C functions")]
 mod peers;
 mod pool;
+mod programs;
 mod progress;
 mod record;
 mod replay;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         None => compared(&cli.compare),
         Some(Command::Compare(args)) => compared(args),
         Some(Command::Grow(args)) => grow::main(args),
+        Some(Command::Programs(args)) => programs::main(args),
         Some(Command::Run(args)) => run::main(args),
         Some(Command::Record(args)) => record::main(args),
         Some(Command::Replay(args)) => replay::main(args),

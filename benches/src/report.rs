@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use crate::measure::field_kib;
-use crate::results::{Measure, Results};
+use crate::results::{Measure, Results, Row};
 use crate::stats::geometric_mean;
 
 /// The lock file this program was built with.
@@ -73,6 +73,43 @@ fn verdict_of(results: &Results, index: usize) -> String {
         "verdict: {name}:{failures} ahead on {ahead} of {} rows in time, {speed} in geometric \
          mean\n         {worst}peak RSS {peak} of {base}'s",
         times.len(),
+    )
+}
+
+/// How the allocator at `index` stands against the best of all others on each row.
+pub(crate) fn lead(results: &Results, index: usize) -> String {
+    let name = &results.allocators[index];
+    let of = |measure| -> Vec<(f64, &str)> {
+        let ratio = |row: &'_ Row| row.ratio_to_best(index, index, measure);
+        let rows = results.rows.iter();
+        rows.filter_map(|row| Some((ratio(row)?, row.workload.as_str())))
+            .collect()
+    };
+    let (time, peak) = (of(Measure::Time), of(Measure::PeakRss));
+    let ahead = |rows: &[(f64, &str)]| rows.iter().filter(|(ratio, _)| *ratio < 1.0).count();
+    let both = time.iter().filter(|(ratio, row)| {
+        let leads = |(ratio, _): &&(f64, &str)| *ratio < 1.0;
+        *ratio < 1.0 && peak.iter().filter(leads).any(|(_, other)| other == row)
+    });
+    let standing = |rows: &[(f64, &str)]| {
+        let ratios: Vec<f64> = rows.iter().map(|(ratio, _)| *ratio).collect();
+        let worst = rows.iter().max_by(|left, right| left.0.total_cmp(&right.0));
+        let worst = worst.map_or(String::new(), |(ratio, row)| {
+            format!(", at worst {ratio:.2} ({row})")
+        });
+        let mean = geometric_mean(&ratios);
+        mean.map_or(String::from("unknown"), |mean| format!("{mean:.2}{worst}"))
+    };
+    format!(
+        "verdict: {name} against the best of all others on each row:\n         \
+         time {}; peak RSS {};\n         \
+         of {} rows ahead of all others on {} in time, on {} in peak RSS, on {} in both",
+        standing(&time),
+        standing(&peak),
+        time.len(),
+        ahead(&time),
+        ahead(&peak),
+        both.count(),
     )
 }
 
@@ -207,6 +244,23 @@ mod tests {
         let verdict = verdict(&results);
         assert!(verdict.contains("2.00 x slower"), "{verdict}");
         assert!(verdict.contains("FAILED on 1 rows"), "{verdict}");
+    }
+
+    #[test]
+    fn lead_is_against_the_best_of_the_others_and_counts_rows_in_both() {
+        let mut results = made_up(&["system", "arena", "peer"], &["one", "two", "three"]);
+        // Time 1, 1/2 and 1/3, memory 1, 2 and 3: arena leads nowhere as made up.
+        results.rows[0].series[1].time_s = vec![0.1; 3];
+        results.rows[0].series[1].peak_rss_kib = vec![102_400.0; 3];
+        results.rows[1].series[1].time_s = vec![0.2; 3];
+        let lead = lead(&results, 1);
+        assert!(
+            lead.contains("on 2 in time, on 1 in peak RSS, on 1 in both"),
+            "{lead}"
+        );
+        // 0.1 × 3, 0.2 × 3 and 1.5: the geometric mean is 0.646.
+        assert!(lead.contains("time 0.65, at worst 1.50 (three)"), "{lead}");
+        assert!(lead.contains("peak RSS 1.26, at worst 2.00"), "{lead}");
     }
 
     #[test]

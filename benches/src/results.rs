@@ -76,6 +76,20 @@ impl Row {
         ratio(self.series.get(index)?.median(measure), base)
     }
 
+    /// The least median of a measure of all but the allocator at `but`, and whose it is.
+    pub(crate) fn best(&self, but: usize, measure: Measure) -> Option<(f64, usize)> {
+        let of = |(index, series): (usize, &Series)| Some((series.median(measure)?, index));
+        let all = self.series.iter().enumerate();
+        let others = all.filter(|(index, _)| *index != but).filter_map(of);
+        others.min_by(|left, right| left.0.total_cmp(&right.0))
+    }
+
+    /// The median of the allocator at `index` over the best of all but the one at `but`.
+    pub(crate) fn ratio_to_best(&self, index: usize, but: usize, measure: Measure) -> Option<f64> {
+        let best = self.best(but, measure)?.0;
+        ratio(self.series.get(index)?.median(measure), Some(best))
+    }
+
     /// Live bytes over resident bytes, at rest.
     pub(crate) fn live_share(&self, index: usize) -> Option<f64> {
         ratio(

@@ -2,33 +2,23 @@
 //! library, in turns.
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::child::ensure_preloaded;
 use crate::cli::RunArgs;
 use crate::heap_profile;
 use crate::progress;
 use crate::report;
 use crate::results::{Results, Row, Series};
-use crate::spawn::Spawned;
+use crate::spawn::{Foreign, Ran};
 use crate::table;
 
 /// The library that stands beside this program when the workspace is built.
-const LIBRARY: &str = "libbrickyard.so";
+pub(crate) const LIBRARY: &str = "libbrickyard.so";
 
 /// The two sides, in the order of the table.
 const SIDES: [&str; 2] = ["system", "preload"];
-
-/// One run of the command, with its output.
-#[derive(Debug)]
-struct Ran {
-    spawned: Spawned,
-    stdout: Vec<u8>,
-}
 
 /// Runs the command in turns and prints the table.
 ///
@@ -125,36 +115,15 @@ pub(crate) fn library(given: Option<&Path>, name: &str, package: &str) -> Result
 
 /// Runs the command once.
 fn run_once(args: &RunArgs, preload: Option<&Path>, scratch: &Path) -> Result<Ran> {
-    let (stdout, stderr) = (scratch.join("stdout"), scratch.join("stderr"));
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("spawn")
-        .arg("--stdout")
-        .arg(&stdout)
-        .arg("--stderr")
-        .arg(&stderr);
-    if let Some(library) = preload {
-        command.arg("--preload").arg(library);
-    }
-    let output = command
-        .arg("--")
-        .args(&args.command)
-        .env_remove("LD_PRELOAD")
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start the process between")?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{}",
-        complaint.trim().trim_start_matches("error: ")
-    );
-    let spawned = serde_json::from_slice(&output.stdout).context("the report is damaged")?;
-    ensure_preloaded(&String::from_utf8_lossy(&fs::read(&stderr)?))?;
-    Ok(Ran {
-        spawned,
-        stdout: fs::read(&stdout)?,
-    })
+    let foreign = Foreign {
+        command: &args.command,
+        preload,
+        folder: None,
+        variables: &[],
+        patience: None,
+        scratch,
+    };
+    foreign.run()
 }
 
 /// What to say of outputs and exit codes.
@@ -177,6 +146,7 @@ fn remark(system: &Ran, preload: &Ran, outputs_differ: [bool; 2]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spawn::Spawned;
 
     fn ran(stdout: &str, code: u8) -> Ran {
         let spawned = Spawned {

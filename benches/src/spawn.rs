@@ -5,18 +5,27 @@
 //! fresh process that has done nothing yet (some 3 MiB), and not by the one
 //! with the progress bar and the collected outputs. Figures below that floor
 //! cannot be seen.
+//!
+//! [`Foreign`] is the other end: what is to be run, and where.
 
-use std::ffi::OsString;
-use std::fs::File;
+use core::time::Duration;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use wait_timeout::ChildExt as _;
 
+use crate::child::ensure_preloaded;
 use crate::measure::{cpu_us, seconds};
 
 /// The hidden subcommand's arguments.
@@ -85,4 +94,95 @@ pub(crate) fn main(args: &SpawnArgs) -> Result<()> {
     };
     serde_json::to_writer(std::io::stdout().lock(), &spawned)?;
     Ok(())
+}
+
+/// A command that is not this program.
+#[derive(Debug)]
+pub(crate) struct Foreign<'a, S> {
+    pub(crate) command: &'a [S],
+    pub(crate) preload: Option<&'a Path>,
+    /// Where it runs; here, without.
+    pub(crate) folder: Option<&'a Path>,
+    /// What is set in its environment.
+    pub(crate) variables: &'a [(&'a str, &'a OsStr)],
+    /// After this it counts as hung, and ends with all that it started.
+    pub(crate) patience: Option<Duration>,
+    /// A folder for its outputs.
+    pub(crate) scratch: &'a Path,
+}
+
+/// One run of a command, with its output.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) spawned: Spawned,
+    pub(crate) stdout: Vec<u8>,
+}
+
+impl<S: AsRef<OsStr>> Foreign<'_, S> {
+    /// Runs it once, its input from `/dev/null`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, hangs, or the library cannot be preloaded. How it ended is no
+    /// error.
+    pub(crate) fn run(&self) -> Result<Ran> {
+        let (stdout, stderr) = (self.scratch.join("stdout"), self.scratch.join("stderr"));
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("spawn").arg("--stdout").arg(&stdout);
+        command.arg("--stderr").arg(&stderr);
+        if let Some(library) = self.preload {
+            command.arg("--preload").arg(library);
+        }
+        command
+            .arg("--")
+            .args(self.command)
+            .envs(self.variables.iter().copied())
+            .env_remove("LD_PRELOAD")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(folder) = self.folder {
+            command.current_dir(folder);
+        }
+        if self.patience.is_some() {
+            // So that what it started can be ended with it. Without a limit it stays in the
+            // terminal's group, where an interrupt reaches it.
+            command.process_group(0);
+        }
+        let mut child = command
+            .spawn()
+            .context("cannot start the process between")?;
+        let status = wait(&mut child, self.patience)?;
+        let (mut report, mut complaint) = (String::new(), String::new());
+        let pipe = child.stdout.take().context("no standard output")?;
+        { pipe }.read_to_string(&mut report)?;
+        let pipe = child.stderr.take().context("no standard error")?;
+        { pipe }.read_to_string(&mut complaint)?;
+        ensure!(
+            status.success(),
+            "{}",
+            complaint.trim().trim_start_matches("error: ")
+        );
+        let spawned = serde_json::from_str(&report).context("the report is damaged")?;
+        ensure_preloaded(&String::from_utf8_lossy(&fs::read(&stderr)?))?;
+        Ok(Ran {
+            spawned,
+            stdout: fs::read(&stdout)?,
+        })
+    }
+}
+
+/// Waits for the child. Its outputs are some hundred bytes and fit the pipes, so that it never
+/// waits for us.
+fn wait(child: &mut Child, patience: Option<Duration>) -> Result<ExitStatus> {
+    let Some(patience) = patience else {
+        return Ok(child.wait()?);
+    };
+    if let Some(status) = child.wait_timeout(patience)? {
+        return Ok(status);
+    }
+    let group = Pid::from_raw(i32::try_from(child.id()).context("no process group")?);
+    killpg(group, Signal::SIGKILL)?;
+    child.wait()?;
+    bail!("not at its end after {} s", patience.as_secs());
 }

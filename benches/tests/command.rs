@@ -390,6 +390,40 @@ fn run_compares_a_command_with_and_without_a_library() {
 }
 
 #[test]
+fn programs_run_under_each_library_and_are_compared_with_the_best() {
+    let library = c_library().expect("the C library is mapped");
+    let report = tempfile::NamedTempFile::new().expect("a temporary file");
+    let start = ["programs", "--quick", "--rounds", "1", "--only", "true-"];
+    let libraries = ["--preload", &library, "--under", &library];
+    let places = ["--json", text(report.path())];
+    let output = brickyard(&[&start[..], &libraries, &places].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let rows = text.lines().filter(|line| line.starts_with("true-x100"));
+    assert_eq!(rows.count(), 3, "{text}");
+    assert!(
+        text.contains("verdict: brickyard against the best"),
+        "{text}"
+    );
+    let report = json(&fs::read(report.path()).expect("the report was written"));
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn a_library_that_cannot_be_preloaded_fails_its_programs() {
+    let (library, file) = (
+        c_library().expect("the C library is mapped"),
+        tempfile::NamedTempFile::new().expect("a temporary file"),
+    );
+    let start = ["programs", "--quick", "--rounds", "1", "--only", "true-"];
+    let libraries = ["--preload", &library, "--under", text(file.path())];
+    let output = brickyard(&[&start[..], &libraries].concat());
+    assert!(!output.status.success());
+    let reason = stderr(&output);
+    assert!(reason.contains("cannot be preloaded"), "{reason}");
+}
+
+#[test]
 fn run_refuses_what_cannot_be_preloaded_or_run() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let output = brickyard(&["run", "--preload", text(file.path()), "--", "true"]);
