@@ -21,8 +21,8 @@
 //! Invariants:
 //! - Q1: each entry names a block that nobody holds and whose state is freed.
 //! - Q2: a lane holds blocks of the classes that [`LANE_OF`] sends there.
-//! - Q3: only the owner of the cache writes, inside `alone`, or a harvest that found the
-//!   owner elsewhere. Others read numbers.
+//! - Q3: only the owner of the cache writes, inside `alone` but for the countdown, or a harvest
+//!   that found the owner elsewhere and leaves the countdown alone. Others read numbers.
 
 use crate::size_class::{MAX_SMALL_BYTES, block_bytes};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
