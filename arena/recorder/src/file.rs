@@ -2,9 +2,11 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use brickyard_recording::{END_BYTES, HEADER_BYTES, header, is_end, process_of};
+
+use crate::shared::Claim;
+use crate::sync::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// Lowest number for the descriptor: above those that programs and shells hand out by
 /// hand, below the usual limit of 1024 open files.
@@ -13,13 +15,13 @@ const LOWEST_FD: c_int = 512;
 /// Most bytes of a path, the zero at its end included.
 const PATH_BYTES: usize = 1024;
 
-// Relaxed everywhere but in the lock: written by `open`, before the session is on.
+// Relaxed everywhere: written by `open`, before the session is on.
 static FD: AtomicI32 = AtomicI32::new(-1);
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 static INODE: AtomicU64 = AtomicU64::new(0);
 
 /// Held while a chunk is written, so that chunks stay whole.
-static WRITING: AtomicBool = AtomicBool::new(false);
+static WRITING: Claim = Claim::new();
 
 /// How often a write lets others run before it gives up, once the process ends.
 const PATIENCE: u32 = 10_000;
@@ -82,8 +84,7 @@ pub(crate) fn hurry() {
 /// when the process ends and another write is not done in time.
 pub(crate) fn write(piece: &[u8]) -> bool {
     let mut patience = PATIENCE;
-    // Acquire: one writer after the other; pairs with the Release below.
-    while WRITING.swap(true, Ordering::Acquire) {
+    while !WRITING.take() {
         // Relaxed: see `hurry`.
         if ENDING.load(Ordering::Relaxed) {
             patience -= 1;
@@ -105,8 +106,7 @@ pub(crate) fn write(piece: &[u8]) -> bool {
     } else {
         Err(c"brickyard: the recording ends here: the program closed its file\n")
     };
-    // Release: see the Acquire above.
-    WRITING.store(false, Ordering::Release);
+    WRITING.leave();
     if let Err(complaint) = result {
         complain(complaint);
     }

@@ -56,24 +56,37 @@
 // For its panic handler only: `no_std` keeps its names, and what allocates, out of the code.
 extern crate std as _;
 
+#[cfg_attr(loom, expect(dead_code, reason = "models in tests use it"))]
 #[expect(
     unsafe_code,
-    reason = "maps memory for buffers, which threads share by raw pointers and locks"
+    reason = "lends what a lock guards, and follows the pointers of a list"
+)]
+mod shared;
+mod sync;
+
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "maps memory for buffers, which are zero and never unmapped"
 )]
 mod buffer;
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "opens, looks at and writes a file through the C library"
 )]
 mod file;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "maps a page that children find empty")]
 mod process;
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "keeps a pthread key, registers for fork, reads the environment"
 )]
 mod session;
 
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "defines C functions, which receive raw pointers from the program"

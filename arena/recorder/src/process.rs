@@ -7,7 +7,8 @@
 //! number.
 
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use crate::sync::{AtomicBool, AtomicPtr, Ordering};
 
 /// At the start of the page; null before [`mark`].
 static MARK: AtomicPtr<AtomicBool> = AtomicPtr::new(ptr::null_mut());

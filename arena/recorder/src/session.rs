@@ -11,13 +11,13 @@
 
 use core::ffi::{c_char, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use brickyard_recording::{Event, end};
 
-use crate::buffer::{self, Buffer};
+use crate::buffer::{self, Buffer, Contents};
 use crate::file;
 use crate::process;
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 const UNBORN: u8 = 0;
 const BEGINNING: u8 = 1;
@@ -81,13 +81,7 @@ pub(crate) fn note(event: Event) {
 
 /// Gives the event a number and puts it into the thread's buffer.
 fn keep(event: Event) {
-    let buffer = own_buffer();
-    let locked = if buffer.is_null() {
-        None
-    } else {
-        buffer::lock(buffer)
-    };
-    let Some(mut locked) = locked else {
+    let Some(mut locked) = own_buffer().and_then(Buffer::lock) else {
         // Relaxed: a sum that is read at the end.
         LOST.fetch_add(1, Ordering::Relaxed);
         return;
@@ -96,29 +90,28 @@ fn keep(event: Event) {
     // another, by whatever the program or the C library does, so do these two steps. Under the
     // lock, so that numbers grow within the buffer.
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-    if !locked.push(number, event) {
+    if !locked.with(|events| events.push(number, event)) {
         // Relaxed: others see it some time; nothing is read through it.
         STATE.store(OFF, Ordering::Relaxed);
     }
 }
 
-/// The calling thread's buffer; null when there is no memory or the thread is gone.
-fn own_buffer() -> *mut Buffer {
+/// The calling thread's buffer; `None` when there is no memory or the thread is gone.
+fn own_buffer() -> Option<&'static Buffer> {
     let key = KEY.load(Ordering::Relaxed);
     // SAFETY: the key was made before the state became `ON` and is never deleted.
     let value = unsafe { libc::pthread_getspecific(key) };
     if value == GONE {
-        return ptr::null_mut();
+        return None;
     }
     if !value.is_null() {
-        return value.cast();
+        // SAFETY: neither null nor `GONE`, so from below: a buffer, which is never unmapped.
+        return Some(unsafe { &*value.cast() });
     }
     file::keeping_errno(|| {
-        let buffer = buffer::acquire();
-        if !buffer.is_null() {
-            set_own(buffer.cast());
-        }
-        buffer
+        let buffer = buffer::acquire()?;
+        set_own(ptr::from_ref(buffer).cast_mut().cast());
+        Some(buffer)
     })
 }
 
@@ -191,22 +184,24 @@ extern "C" fn thread_ends(value: *mut c_void) {
     if value == GONE {
         return;
     }
-    let buffer: *mut Buffer = value.cast();
-    let Some(mut locked) = buffer::lock(buffer) else {
+    // SAFETY: the C library runs this with what is not null, and it is not `GONE`: a buffer, as in
+    // `own_buffer`.
+    let buffer: &'static Buffer = unsafe { &*value.cast() };
+    let Some(mut locked) = buffer.lock() else {
         return;
     };
-    if locked.count_ending() < LAST_ENDING {
+    if locked.with(Contents::count_ending) < LAST_ENDING {
         set_own(value);
         return;
     }
-    let written = !is_on() || locked.flush();
+    let written = !is_on() || locked.with(Contents::flush);
     drop(locked);
     if !written {
         // Relaxed: as in `keep`.
         STATE.store(OFF, Ordering::Relaxed);
     }
     set_own(GONE);
-    buffer::release(buffer);
+    buffer.disown();
 }
 
 /// Writes what all threads have, and the end. Also run before `_exit`.
@@ -227,7 +222,7 @@ pub(crate) extern "C" fn finish() {
     let mut whole = true;
     for buffer in buffer::all() {
         match buffer::lock_patiently(buffer) {
-            Some(mut locked) => whole &= locked.flush(),
+            Some(mut locked) => whole &= locked.with(Contents::flush),
             None => whole = false,
         }
     }
