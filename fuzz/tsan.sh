@@ -19,14 +19,14 @@ if [ -n "${TSAN_RUSTC:-}" ]; then
     flags="-Zexternal-clangrt -Clinker=${TSAN_CLANG:-clang} -Clink-arg=-fsanitize=thread"
 else
     RUSTC=$(rustup which --toolchain nightly rustc 2>/dev/null) || {
-        echo "tsan: skipped, no nightly toolchain"
+        echo "ThreadSanitizer (no nightly toolchain)"
         exit 1
     }
     export RUSTC
     flags=
 fi
 if ! [ -f "$("$RUSTC" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; then
-    echo "tsan: skipped, no sources of the standard library"
+    echo "ThreadSanitizer (no sources of the standard library)"
     exit 1
 fi
 [ "${1:-}" != --check ] || exit 0
