@@ -84,7 +84,7 @@ impl CacheStore {
     pub(crate) unsafe fn release(&mut self, os: Os, os_page: usize, cache: NonNull<ThreadCache>) {
         // SAFETY: caches live as long as the heap.
         let this = unsafe { cache.as_ref() };
-        this.requested.settle(&mut self.settled);
+        this.magazines.account.settle(&mut self.settled);
         if self.free_count >= KEEP_RESIDENT {
             let next = this.next.load(Ordering::Relaxed);
             let addr = cache.as_ptr().addr();

@@ -12,12 +12,13 @@ use crate::long_way::{
     alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth, dealloc_slow,
     dealloc_unsized_slow,
 };
-use crate::process::{CORE, configure, core, core_of, is_hardened, own_cache, with_cache};
+use crate::magazines::{Push, magazine_of_common};
+use crate::process::{configure, core, core_of, is_hardened, own_cache, with_cache};
 use crate::sampling;
-use crate::size_class::{block_size, class_of, class_of_common};
+use crate::size_class::{TABLE_BYTES, block_size, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::tls;
-use crate::units::{Claim, ClassIndex, Contents};
+use crate::units::{Claim, Contents, MagazineIndex};
 
 /// The global allocator: every `Arena` is a name for the one heap of the process.
 ///
@@ -162,18 +163,32 @@ impl Arena {
     /// Sizes from 0 on; `align` is a power of two. Statistics count the whole block.
     #[inline]
     pub fn alloc_unsized(size: usize, align: usize) -> *mut u8 {
-        // One after the other: two branches are fewer instructions than one on both.
         if let Some(class) = class_of_common(size, align) {
-            if let Some(cache) = tls::cache() {
-                let block = cache.pop(class);
-                if !block.is_null() {
-                    cache.credit(block_size(class));
-                    return block;
-                }
+            let block = tls::magazines().pop(MagazineIndex::of(class));
+            if !block.is_null() {
+                return block;
             }
         }
         alloc_unsized_slow(size, align, Contents::Any)
     }
+
+    /// The short way of [`Self::alloc_unsized`] at alignment 16: a block that the calling
+    /// thread has at hand; null if it has none, and then `alloc_unsized` must be asked.
+    ///
+    /// For a C library that compares the size with a limit anyway, which may be below
+    /// [`Self::SHORT_BYTES`].
+    ///
+    /// # Safety
+    ///
+    /// `size` is at most [`Self::SHORT_BYTES`].
+    #[inline(always)]
+    pub unsafe fn alloc_short(size: usize) -> *mut u8 {
+        // SAFETY: by contract.
+        tls::magazines().pop(unsafe { magazine_of_common(size) })
+    }
+
+    /// Greatest size in bytes that [`Self::alloc_short`] serves.
+    pub const SHORT_BYTES: usize = TABLE_BYTES;
 
     /// [`Self::alloc_unsized`] with zeroed memory; what is zero already is not written.
     #[inline]
@@ -195,15 +210,13 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `block` came from this heap and was not freed since.
+    /// - `block` came from this heap and was not freed since, or is null: then nothing is done.
     /// - Nobody uses it any more.
     #[inline]
     pub unsafe fn dealloc_unsized(block: *mut u8) {
-        if let Some(cache) = tls::cache() {
-            if let Place::Small(class) = CORE.locate(block) {
-                let class = ClassIndex::new(class);
-                cache.debit(block_size(class));
-                CORE.dealloc_small(cache, class, block);
+        let magazines = tls::magazines();
+        if let Some(magazine) = magazines.magazine_of(block.addr()) {
+            if magazines.push(magazine, block) == Push::Done {
                 return;
             }
         }
@@ -221,6 +234,43 @@ impl Arena {
     pub unsafe fn realloc_unsized(block: *mut u8, new_size: usize) -> *mut u8 {
         // SAFETY: by contract.
         unsafe { realloc_unsized_with(block, new_size, Self::alloc_unsized, |_, _| {}) }
+    }
+
+    /// The short way of [`Self::realloc_unsized`]: what has to become of `block`, which may be
+    /// null, for `new_size` bytes.
+    #[inline(always)]
+    pub fn resize_short(block: *mut u8, new_size: usize) -> Resize {
+        match tls::magazines().magazine_of(block.addr()) {
+            Some(magazine) => match magazine.class().map(block_size) {
+                Some(old) if stays(old, new_size) => Resize::Stays,
+                Some(_) => Resize::Moves(Small(magazine)),
+                None => Resize::Unknown,
+            },
+            None => Resize::Unknown,
+        }
+    }
+
+    /// Moves a block of which [`Self::resize_short`] said so; null if [`Self::realloc_unsized`]
+    /// must be asked.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::realloc_unsized`]; `Small` is what was said of this block, and `new_size` is
+    /// at most [`Self::SHORT_BYTES`].
+    #[inline]
+    pub unsafe fn move_short(Small(magazine): Small, block: *mut u8, new_size: usize) -> *mut u8 {
+        let old = magazine.class().map_or(0, block_size);
+        // SAFETY: by contract.
+        let new = unsafe { Self::alloc_short(new_size) };
+        if !new.is_null() {
+            // SAFETY: both hold the smaller of the sizes; they are different blocks.
+            unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+            if tls::magazines().push(magazine, block) != Push::Done {
+                // SAFETY: by contract; the contents were copied.
+                unsafe { dealloc_unsized_slow(block) };
+            }
+        }
+        new
     }
 
     /// [`Self::alloc_unsized`], or with zeroed memory [`Self::alloc_zeroed_unsized`], with
@@ -266,6 +316,25 @@ impl Arena {
     }
 }
 
+/// A small block of the heap, known to be one: see [`Arena::resize_short`].
+#[derive(Clone, Copy, Debug)]
+pub struct Small(MagazineIndex);
+
+/// What becomes of a block for another size: see [`Arena::resize_short`].
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever asks goes one of three ways"
+)]
+pub enum Resize {
+    /// It serves as it is.
+    Stays,
+    /// It has to move: [`Arena::move_short`].
+    Moves(Small),
+    /// [`Arena::realloc_unsized`] knows.
+    Unknown,
+}
+
 // SAFETY: blocks are at least as long and as aligned as the layout asks (`class_of`,
 // `alloc_large`), belong to nobody else until they are freed (T2, S1), and keep their
 // contents in `realloc`. Nothing here panics or allocates.
@@ -279,10 +348,11 @@ unsafe impl GlobalAlloc for Arena {
                 return sample;
             }
         }
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
-            let block = cache.pop(class);
+        if let Some(class) = class_of_common(size, align) {
+            let magazines = tls::magazines();
+            let block = magazines.pop(MagazineIndex::of(class));
             if !block.is_null() {
-                cache.credit(size);
+                magazines.credit_small(class, size);
                 return block;
             }
         }
@@ -296,10 +366,12 @@ unsafe impl GlobalAlloc for Arena {
         if self.profiled && unsafe { sampling::free_small(block, size, align) } {
             return;
         }
-        if let (Some(cache), Some(class)) = (tls::cache(), class_of_common(size, align)) {
-            cache.debit(size);
-            CORE.dealloc_small(cache, class, block);
-            return;
+        if let Some(class) = class_of_common(size, align) {
+            let magazines = tls::magazines();
+            if magazines.push(MagazineIndex::of(class), block) == Push::Done {
+                magazines.debit_small(class, size);
+                return;
+            }
         }
         // SAFETY: by the contract of `GlobalAlloc::dealloc`.
         unsafe { dealloc_slow(block, size, align) };
@@ -384,8 +456,7 @@ unsafe fn realloc_unsized_with(
     let place = core.locate(block);
     let old = core.usable_size(block);
     match place {
-        // A shrink by less than half is not worth a copy.
-        Place::Small(_) if new_size <= old && new_size >= old / 2 => return block,
+        Place::Small(_) if stays(old, new_size) => return block,
         Place::Small(_) => {}
         Place::Large(_) if class_of(new_size, 1).is_some() => {}
         Place::Large(_) => {
@@ -407,6 +478,14 @@ unsafe fn realloc_unsized_with(
     new
 }
 
+/// Whether `new_size` bytes stay in a block of `old`: a shrink by less than half is not worth
+/// a copy.
+#[inline(always)]
+const fn stays(old: usize, new_size: usize) -> bool {
+    // One comparison for both ends.
+    new_size.wrapping_sub(old / 2) <= old - old / 2
+}
+
 /// [`Arena::realloc_unsized`] of a block of the hardened heap.
 ///
 /// # Safety
@@ -415,7 +494,7 @@ unsafe fn realloc_unsized_with(
 unsafe fn realloc_hardened(core: &'static HeapCore, block: *mut u8, new_size: usize) -> *mut u8 {
     let class = core.check_live(block, Claim::Any);
     let old = core.usable_size(block);
-    if class.is_some() && new_size <= old && new_size >= old / 2 {
+    if class.is_some() && stays(old, new_size) {
         return block;
     }
     if class.is_none() && class_of(new_size, 1).is_none() && !core.is_guarded(block) {

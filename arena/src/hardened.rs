@@ -25,13 +25,14 @@ use crate::crash;
 use crate::fatal::{Misuse, die};
 use crate::guard::{Guarded, Guards};
 use crate::heap_core::HeapCore;
+use crate::magazines::Push;
 use crate::page_map::{Entry, PAGE_MAP};
 use crate::quarantine::Waiting;
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, class_of};
 use crate::span::Kind;
 use crate::sync::Ordering;
-use crate::thread_cache::{Push, ThreadCache};
+use crate::thread_cache::ThreadCache;
 use crate::units::{Claim, ClassIndex, Contents, GRANULE_SHIFT, Run};
 use crate::zeroes::{FEW_BYTES, are_few_zero, is_zero, zero_few};
 
@@ -148,7 +149,8 @@ impl HeapCore {
         let block = cache.unless_stopped(|| cache.pop(class));
         match block {
             Some(block) if !block.is_null() => {
-                cache.credit(counted.bytes(size, || block_size(class)));
+                let bytes = counted.bytes(size, || block_size(class));
+                cache.magazines.credit_small(class, bytes);
                 self.hand_out(block, class, contents)
             }
             _ => self.alloc_hardened_slow(cache, size, align, contents, counted),
@@ -191,7 +193,8 @@ impl HeapCore {
             cache.credit(counted.bytes(size, || size.max(1)));
             return block;
         }
-        cache.credit(counted.bytes(size, || block_size(class)));
+        let bytes = counted.bytes(size, || block_size(class));
+        cache.magazines.credit_small(class, bytes);
         self.hand_out(block, class, contents)
     }
 
@@ -295,7 +298,7 @@ impl HeapCore {
             return false;
         };
         let len = block_size(class);
-        cache.debit(claim.bytes(len));
+        cache.magazines.debit_small(class, claim.bytes(len));
         if len > FEW_BYTES {
             self.put_away_long(cache, block, class);
         } else {
@@ -352,7 +355,7 @@ impl HeapCore {
     }
 
     /// Frees what is no block of a class in use, or ends the process; or any block, if there is
-    /// no cache, straight back to its span. The bytes that count as freed.
+    /// no cache, straight back to its span. What is to be taken from the account.
     #[cold]
     #[inline(never)]
     pub(crate) fn free_rare(
@@ -371,7 +374,7 @@ impl HeapCore {
                 // SAFETY: as in `free_live`.
                 unsafe { block.write_bytes(0, len) };
                 self.give_blocks(class, &[block]);
-                return claim.bytes(len);
+                return claim.bytes(len).wrapping_sub(len);
             }
         }
         claim.bytes(self.free_other(cache, block, claim))

@@ -19,6 +19,7 @@ use crate::fatal::{Misuse, die};
 use crate::faults::Os;
 use crate::guard::Guards;
 use crate::lend::Lending;
+use crate::magazines::Push;
 use crate::os;
 use crate::page_heap::{Given, Growth, PageHeap};
 use crate::page_map::PAGE_MAP;
@@ -27,8 +28,9 @@ use crate::segment::Segment;
 use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
-use crate::thread_cache::{Push, ThreadCache};
-use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_SHIFT};
+use crate::thread_cache::ThreadCache;
+use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_SHIFT, PROCESS_HEAP};
+use crate::window;
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(crate) struct HeapCore {
     pub(crate) committed: AtomicUsize,
     /// Granules given back to the system so far.
     pub(crate) purged: AtomicUsize,
+    /// Bytes that accounts miss, of samples that were freed as blocks of a class.
+    pub(crate) mistaken: AtomicUsize,
     /// Bytes in whole runs and big blocks that the program holds, or threads keep.
     pub(crate) large: AtomicUsize,
     /// Classes of which a span may be wholly free, one bit each: a hint.
@@ -104,6 +108,7 @@ impl HeapCore {
             big: Lock::new(BigCache::new()),
             committed: AtomicUsize::new(0),
             purged: AtomicUsize::new(0),
+            mistaken: AtomicUsize::new(0),
             large: AtomicUsize::new(0),
             empties: AtomicU64::new(0),
             look_at: AtomicUsize::new(purge::KEEP_GRANULES),
@@ -131,7 +136,7 @@ impl HeapCore {
             block
         };
         if !block.is_null() {
-            cache.credit(size);
+            cache.magazines.credit_small(class, size);
         }
         block
     }
@@ -186,14 +191,17 @@ impl HeapCore {
             return self.free_hardened(cache, block, Claim::Layout(size, align));
         }
         match class_of(size, align) {
-            Some(class) => self.dealloc_small(cache, class, block),
+            Some(class) => {
+                cache.magazines.debit_small(class, size);
+                self.dealloc_small(cache, class, block);
+            }
             None => {
                 // SAFETY: by contract.
                 unsafe { self.free_large_with(cache, block) };
                 self.after_slow_path(Some(cache));
+                cache.debit(size);
             }
         }
-        cache.debit(size);
     }
 
     /// [`Self::dealloc`] for a thread that can have no cache because memory is short: the
@@ -204,15 +212,19 @@ impl HeapCore {
     /// As for [`Self::dealloc`].
     #[cold]
     pub(crate) unsafe fn dealloc_uncached(&self, block: *mut u8, size: usize, align: usize) {
-        match class_of(size, align) {
-            _ if self.hardened => {
-                self.free_rare(None, block, Claim::Layout(size, align));
+        let freed = match class_of(size, align) {
+            _ if self.hardened => self.free_rare(None, block, Claim::Layout(size, align)),
+            Some(class) => {
+                self.give_blocks(class, &[block]);
+                size.wrapping_sub(block_size(class))
             }
-            Some(class) => self.give_blocks(class, &[block]),
-            // SAFETY: by contract.
-            None => unsafe { self.free_large(block) },
-        }
-        self.caches.with(|store| store.settle(size.wrapping_neg()));
+            None => {
+                // SAFETY: by contract.
+                unsafe { self.free_large(block) };
+                size
+            }
+        };
+        self.caches.with(|store| store.settle(freed.wrapping_neg()));
     }
 
     /// Puts a block of `class` into the magazine, making room when it is full.
@@ -413,6 +425,11 @@ impl HeapCore {
     pub(crate) fn acquire_cache(&self) -> Option<NonNull<ThreadCache>> {
         let os_page = self.os_page();
         let cache = self.caches.with(|store| store.acquire(self.os, os_page))?;
+        if self.id == PROCESS_HEAP {
+            window::place(cache.as_ptr().addr());
+            // SAFETY: caches live as long as the heap, and this one is the caller's alone.
+            unsafe { cache.as_ref().magazines.set_view(window::view()) };
+        }
         if self.hardened {
             // SAFETY: caches live as long as the heap.
             unsafe { cache.as_ref() }.harden(os::random());

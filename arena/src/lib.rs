@@ -77,7 +77,7 @@
 //!
 //! | | what | costs |
 //! |---|---|---|
-//! | [`Arena::stats`] | requested, live, cached, committed, each size class; always on | two instructions an operation |
+//! | [`Arena::stats`] | requested, live, cached, committed, each size class; always on | up to four instructions an operation with a layout that is not known at compile time |
 //! | [`Stats::prometheus`] | the same as a page for Prometheus | nothing until it is called |
 //! | [`Arena::write_profile`] | for each stack, what is live of it and what it allocated | a sample in so many bytes, if [`Builder::profile`] asks for it |
 //!
@@ -196,6 +196,9 @@ mod guard;
 #[expect(unsafe_code, reason = "a table in mapped memory")]
 mod guest_table;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "reads and writes slots behind raw pointers")]
+mod magazines;
+#[cfg(not(loom))]
 #[expect(
     unsafe_code,
     reason = "links segments in lists under the page-heap lock"
@@ -213,6 +216,9 @@ mod stats;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "arrays of block pointers over mapped memory")]
 mod thread_cache;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "reads a table without a second check")]
+mod window;
 
 #[cfg(not(loom))]
 mod budget;
@@ -276,7 +282,7 @@ pub use config::{Builder, HugePages};
 #[cfg(not(loom))]
 pub use faults::FaultPlan;
 #[cfg(not(loom))]
-pub use global::Arena;
+pub use global::{Arena, Resize, Small};
 #[cfg(not(loom))]
 pub use heap::{Heap, HeapCache, HeapError};
 #[cfg(not(loom))]

@@ -15,7 +15,7 @@ use crate::process::{CORE, HARDENED, core_of, with_cache};
 use crate::size_class::{block_size, class_of};
 use crate::thread_cache::ThreadCache;
 use crate::tls;
-use crate::units::{Claim, Contents};
+use crate::units::{Claim, ClassIndex, Contents};
 
 /// Runs `f` with the heap that serves and a cache of it; `None` when memory is short.
 #[inline]
@@ -123,11 +123,16 @@ fn alloc_unsized_rare(size: usize, align: usize, contents: Contents) -> *mut u8 
     block.unwrap_or(ptr::null_mut())
 }
 
+/// Null is none of the heap's, and nothing is done.
+///
 /// # Safety
 ///
 /// As for `Arena::dealloc_unsized`.
 #[inline(never)]
 pub(crate) unsafe fn dealloc_unsized_slow(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
     if let Some(cache) = tls::hardened() {
         if HARDENED.free_live(cache, block, Claim::Any) {
             return;
@@ -148,12 +153,17 @@ unsafe fn dealloc_unsized_rare(block: *mut u8) {
     if core.hardened {
         return free_hardened(core, block);
     }
-    let size = core.usable_size(block);
     match core.locate(block) {
-        // The block's own size is a layout of its class.
-        // SAFETY: by contract.
-        Place::Small(_) => unsafe { dealloc_slow(block, size, 1) },
-        Place::Large(_) => {
+        Place::Small(class) => {
+            let class = ClassIndex::new(class);
+            match tls::cache() {
+                Some(cache) if ptr::eq(core, &CORE) => CORE.dealloc_small(cache, class, block),
+                // The block's own size is a layout of its class.
+                // SAFETY: by contract.
+                _ => unsafe { dealloc_slow(block, block_size(class), 1) },
+            }
+        }
+        Place::Large(size) => {
             let freed = with_cache_inline(None, |serving, cache| {
                 let is_owner = ptr::eq(serving, core);
                 if is_owner {

@@ -19,7 +19,7 @@ use crate::faults::Os;
 use crate::page_map::{Entry, Leaf, PAGE_MAP};
 use crate::segment::{HEADER_GRANULES, PAYLOAD_GRANULES, Segment};
 use crate::span::{Kind, Span};
-use crate::units::{GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES};
+use crate::units::{GRANULE_BYTES, GRANULE_SHIFT, PROCESS_HEAP, Run, SEGMENT_BYTES};
 
 /// Lists of segments: lengths below 16 exactly, then four a doubling up to 1023.
 const BUCKETS: usize = 16 + 6 * 4;
@@ -307,6 +307,9 @@ impl PageHeap {
             // SAFETY: made above and not published.
             unsafe { os.unmap(memory.as_ptr().addr(), SEGMENT_BYTES) };
             return None;
+        }
+        if heap == PROCESS_HEAP {
+            segment.show_in_window();
         }
         self.segments += 1;
         self.link(segment);

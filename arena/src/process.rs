@@ -32,10 +32,15 @@ use crate::profile::PROFILE;
 use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering, RawLock};
 use crate::thread_cache::ThreadCache;
 use crate::tls::{self, Stage};
+use crate::units::PROCESS_HEAP;
 
 /// The heap behind `Arena`.
-pub(crate) static CORE: HeapCore =
-    HeapCore::new(0, Os::new(), &Builder::new(), Some(start_purging));
+pub(crate) static CORE: HeapCore = HeapCore::new(
+    PROCESS_HEAP,
+    Os::new(),
+    &Builder::new(),
+    Some(start_purging),
+);
 
 /// Identity of [`HARDENED`]: above those of heaps as values.
 const HARDENED_ID: u16 = u16::MAX;

@@ -29,8 +29,9 @@ use crate::guest_table::GuestTable;
 use crate::span::{INLINE_WORDS, Kind, MAX_WORDS, Span, word_count};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, UnsafeCell};
 use crate::units::{
-    ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
+    ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, MagazineIndex, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
 };
+use crate::window;
 
 /// Spans in a segment. The smallest common run has nine granules, so descriptors last;
 /// small blocks of wide alignment may use them up before the granules (G4).
@@ -74,6 +75,8 @@ impl State {
 pub(crate) struct Segment {
     /// Whether the payload is unmapped.
     hollow: AtomicBool,
+    /// Whether `window` knows the granules: the segment is one of the heap of the process.
+    in_window: AtomicBool,
     /// What a hardened heap knows of the blocks; null until it cuts a span here (G5).
     block_states: AtomicPtr<BlockStates>,
     state: UnsafeCell<State>,
@@ -158,6 +161,22 @@ impl Segment {
         self.hollow.store(hollow, Ordering::Relaxed);
     }
 
+    /// Lets `window` know the granules from now on: it is a segment of the heap of the process,
+    /// and nothing of it was given out. The page-heap lock is held.
+    pub(crate) fn show_in_window(&self) {
+        // Relaxed: read under the page-heap lock, or by who holds a class lock and a span of the
+        // segment.
+        self.in_window.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the granules of `run` into the window (W1); the lock of their labels is held.
+    fn note_in_window(&self, run: Run, magazine: MagazineIndex) {
+        // Relaxed: as in `show_in_window`.
+        if self.in_window.load(Ordering::Relaxed) {
+            window::note(self.addr_of(run.start), run.len, magazine);
+        }
+    }
+
     /// What a hardened heap knows of the blocks here.
     #[inline]
     pub(crate) fn block_states(&self) -> Option<&BlockStates> {
@@ -238,6 +257,7 @@ impl Segment {
     /// no granule of the span changes its use meanwhile.
     pub(crate) fn note_lent(&self, span: &Span, host: ClassIndex) {
         let run = self.run_of(span);
+        self.note_in_window(run, MagazineIndex::NONE);
         for kind in self.kinds.iter().skip(run.start).take(run.len) {
             // Relaxed: who asks about a guest holds it, and it is handed out afterwards;
             // who asks about another block finds its class by either label.
@@ -400,6 +420,7 @@ impl Segment {
     fn label(&self, run: Run, owner: usize, kind: Kind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SPANS")]
         let owner = owner as u8;
+        self.note_in_window(run, kind.magazine());
         let kinds = self.kinds.iter().zip(self.owners.iter());
         for (kind_slot, owner_slot) in kinds.skip(run.start).take(run.len) {
             // Relaxed: readers hold a block that was handed out after this (see

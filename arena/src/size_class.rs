@@ -22,7 +22,7 @@
 //!
 //! `waste_is_within_the_documented_bounds` proves the first three rows over all sizes.
 
-use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES};
+use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, MagazineIndex};
 
 /// Largest request that a size class serves; above it memory comes in granules.
 pub(crate) const MAX_SMALL_BYTES: usize = 32 * 1024;
@@ -30,16 +30,22 @@ pub(crate) const MAX_SMALL_BYTES: usize = 32 * 1024;
 /// multiples of more than a granule start on 64 KiB ([`span_align`]).
 pub(crate) const MAX_SMALL_ALIGN: usize = MAX_SMALL_BYTES;
 /// Requests up to here find their class in a byte table.
-const TABLE_BYTES: usize = 1024;
+pub(crate) const TABLE_BYTES: usize = 1024;
 /// Index of the first class above [`TABLE_BYTES`].
 const FIRST_COMPUTED: usize = 21;
 
 /// Block size of each class, in bytes.
-pub(crate) static BLOCK_BYTES: [u32; CLASS_COUNT] = block_bytes();
+// These tables are constants behind references, so that what is inlined into other crates folds
+// them where the layout is known; a static of this crate would be read.
+pub(crate) const BLOCK_BYTES: &[u32; CLASS_COUNT] = &block_bytes();
+/// The same, with zeroes up to a power of two: a mask is less than the check of an index.
+const MASKED_BLOCK_BYTES: &[u32; CLASS_COUNT.next_power_of_two()] = &masked_block_bytes();
 /// `ceil(2^32 / block size)`: turns a division by the block size into a multiplication.
 static RECIPROCAL: [u64; CLASS_COUNT] = reciprocals();
-/// Class of a request of `8 * index` bytes.
-static CLASS_OF_EIGHTS: [u8; TABLE_BYTES / 8 + 1] = class_table();
+/// Class of a request whose last byte is in the eight at `8 * index`.
+const CLASS_OF_EIGHTS: &[u8; TABLE_BYTES / 8] = &class_table();
+/// Magazine of a request of `16 * index` bytes at alignment 16.
+pub(crate) const MAGAZINE_OF_SIXTEENTHS: &[u8; TABLE_BYTES / 16 + 1] = &magazine_table();
 
 pub(crate) const fn block_bytes() -> [u32; CLASS_COUNT] {
     let mut sizes = [0; CLASS_COUNT];
@@ -60,6 +66,17 @@ pub(crate) const fn block_bytes() -> [u32; CLASS_COUNT] {
     sizes
 }
 
+const fn masked_block_bytes() -> [u32; CLASS_COUNT.next_power_of_two()] {
+    let sizes = block_bytes();
+    let mut out = [0; CLASS_COUNT.next_power_of_two()];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        out[class] = sizes[class];
+        class += 1;
+    }
+    out
+}
+
 const fn reciprocals() -> [u64; CLASS_COUNT] {
     let sizes = block_bytes();
     let mut out = [0; CLASS_COUNT];
@@ -71,17 +88,34 @@ const fn reciprocals() -> [u64; CLASS_COUNT] {
     out
 }
 
-const fn class_table() -> [u8; TABLE_BYTES / 8 + 1] {
+const fn class_table() -> [u8; TABLE_BYTES / 8] {
     let sizes = block_bytes();
-    let mut table = [0; TABLE_BYTES / 8 + 1];
-    let mut eighths = 1;
+    let mut table = [0; TABLE_BYTES / 8];
+    let mut eighth = 0;
     let mut class = 0;
-    while eighths <= TABLE_BYTES / 8 {
-        if eighths * 8 > sizes[class as usize] as usize {
+    while eighth < TABLE_BYTES / 8 {
+        if (eighth + 1) * 8 > sizes[class as usize] as usize {
             class += 1;
         }
-        table[eighths] = class;
-        eighths += 1;
+        table[eighth] = class;
+        eighth += 1;
+    }
+    table
+}
+
+const fn magazine_table() -> [u8; TABLE_BYTES / 16 + 1] {
+    let classes = class_table();
+    let mut table = [0; TABLE_BYTES / 16 + 1];
+    let mut sixteenths = 0;
+    while sixteenths <= TABLE_BYTES / 16 {
+        // Nothing takes 16 bytes, too.
+        let eighth = if sixteenths == 0 {
+            1
+        } else {
+            2 * sixteenths - 1
+        };
+        table[sixteenths] = MagazineIndex::of(ClassIndex::new(classes[eighth] as usize)).byte();
+        sixteenths += 1;
     }
     table
 }
@@ -105,21 +139,22 @@ pub(crate) fn class_of(size: usize, align: usize) -> Option<ClassIndex> {
 /// their class. Fast paths use it so that they hold no call but tail calls.
 #[inline(always)]
 pub(crate) fn class_of_common(size: usize, align: usize) -> Option<ClassIndex> {
-    if size > TABLE_BYTES || align > 16 {
+    // Offset of the last byte of the request rounded up to its alignment, which finds a class of
+    // that alignment (see `class_of_slow`). Of size 0 it is the greatest number.
+    let last = size.wrapping_sub(1) | align.wrapping_sub(1);
+    if last >= TABLE_BYTES {
         return None;
     }
-    // Every block above 8 bytes is a multiple of 16, so `max` takes care of align 16.
-    Some(class_of_table(if size > align { size } else { align }))
+    Some(class_of_table(last))
 }
 
-/// The table look-up of [`class_of`] for `1..=1024` bytes (0 counts as 1).
+/// The table look-up of [`class_of`] for requests whose last byte is at `last`, below 1024.
 #[inline(always)]
-fn class_of_table(size: usize) -> ClassIndex {
-    debug_assert!(size <= TABLE_BYTES);
-    let eighths = size.wrapping_add(7) >> 3;
-    // `min` cannot bind for the sizes in the contract; it lets the compiler see
+fn class_of_table(last: usize) -> ClassIndex {
+    debug_assert!(last < TABLE_BYTES);
+    // `min` cannot bind for the offsets in the contract; it lets the compiler see
     // that the index is in bounds.
-    ClassIndex::new(CLASS_OF_EIGHTS[eighths.min(TABLE_BYTES / 8)] as usize)
+    ClassIndex::new(CLASS_OF_EIGHTS[(last >> 3).min(TABLE_BYTES / 8 - 1)] as usize)
 }
 
 fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
@@ -134,7 +169,7 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
         return None;
     }
     if rounded <= TABLE_BYTES {
-        return Some(class_of_table(rounded));
+        return Some(class_of_table(rounded - 1));
     }
     let last = rounded - 1;
     let log = usize::BITS - 1 - last.leading_zeros();
@@ -147,7 +182,7 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
 /// Bytes in a block of `class`.
 #[inline]
 pub(crate) fn block_size(class: ClassIndex) -> usize {
-    BLOCK_BYTES[class.get()] as usize
+    MASKED_BLOCK_BYTES[class.get() & (MASKED_BLOCK_BYTES.len() - 1)] as usize
 }
 
 /// Blocks in a span of each class.

@@ -4,10 +4,11 @@
 use core::ptr;
 
 use crate::heap_core::HeapCore;
+use crate::magazines::Push;
 use crate::purge;
 use crate::size_class::magazine_capacity;
 use crate::sync::Ordering;
-use crate::thread_cache::{MAX_BATCH, Push, Room, ThreadCache};
+use crate::thread_cache::{MAX_BATCH, Room, ThreadCache};
 use crate::units::{ClassIndex, GRANULE_SHIFT};
 
 /// Slow paths of a thread after which it may look for room that its other magazines do

@@ -54,7 +54,7 @@ impl HeapCore {
             requested = store.settled();
             caches = store.caches();
             store.for_each(|cache| {
-                requested = requested.wrapping_add(cache.requested.read());
+                requested = requested.wrapping_add(cache.magazines.account.read());
                 kept += cache.runs.bytes();
                 for class in ClassIndex::all() {
                     if let Some(slot) = cached.get_mut(class.get()) {
@@ -81,6 +81,10 @@ impl HeapCore {
             stats.cached += out.cached_blocks * out.block_size;
             stats.live += out.live_blocks * out.block_size;
         }
+        // Accounts have what small blocks were rounded up by, below 0, and large blocks. Relaxed:
+        // a number.
+        let mistaken = self.mistaken.load(Ordering::Relaxed);
+        requested = requested.wrapping_add(stats.live).wrapping_sub(mistaken);
         // Relaxed: numbers.
         stats.large = self.large.load(Ordering::Relaxed).saturating_sub(kept);
         stats.cached_large = kept;

@@ -39,6 +39,8 @@ use crate::bitmap::below;
 use crate::lend::Barren;
 use crate::size_class::span_blocks;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+#[cfg(not(loom))]
+use crate::units::MagazineIndex;
 use crate::units::{CLASS_COUNT, ClassIndex};
 
 /// Words of bits inside a `Span`; classes with more blocks have theirs in the segment.
@@ -78,6 +80,15 @@ impl Kind {
             Self::Lent(class) => class.byte() + FIRST_LENT,
             Self::Whole => KIND_WHOLE,
             Self::Cached => KIND_CACHED,
+        }
+    }
+
+    /// The magazine of a block there, where the kind alone tells it.
+    #[cfg(not(loom))]
+    pub(crate) fn magazine(self) -> MagazineIndex {
+        match self {
+            Self::Blocks(class) => MagazineIndex::of(class),
+            Self::Unused | Self::Lent(_) | Self::Whole | Self::Cached => MagazineIndex::NONE,
         }
     }
 

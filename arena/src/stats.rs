@@ -8,7 +8,8 @@ use crate::units::CLASS_COUNT;
 /// A snapshot of one heap. Byte counts unless named otherwise.
 ///
 /// Taken while other threads work, the figures belong to slightly different moments; on
-/// a quiet heap they are exact. Keeping them costs two instructions an operation; taking
+/// a quiet heap they are exact. Keeping them costs up to four instructions an operation with a layout that
+/// the compiler does not know, else none; taking
 /// a snapshot visits every thread cache and every class, some microseconds.
 ///
 /// The identities that hold on a quiet heap, for each class: blocks of all spans =

@@ -17,6 +17,11 @@ use crate::sync::{AtomicUsize, Ordering};
 pub(crate) struct Account(AtomicUsize);
 
 impl Account {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
     #[cfg(loom)]
     fn new() -> Self {
         Self(AtomicUsize::new(0))

@@ -17,7 +17,7 @@
 //! - T2: the slots in `base + holes .. top` hold blocks of the class that nobody else
 //!   holds; the `holes` slots below and the one below `base` hold null.
 //! - T3: only the owning thread writes, but for the harvest (`freeze.rs`); others read `top`,
-//!   `holes` and `requested` for statistics.
+//!   `holes` and the account for statistics.
 //! - T4: a block is above `top` before it is given to anybody, and below it only after
 //!   it was received: at every instant each block has one holder.
 //! - T5: an operation of the process heap loads the thread's pointer to the cache once,
@@ -27,14 +27,14 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 use crate::countdown::Countdown;
+use crate::magazines::{Magazines, Push};
 use crate::quarantine::Quarantine;
 use crate::run_cache::RunCache;
 use crate::size_class::{MAGAZINE_CAPACITIES, block_size, blocks_per_line, magazine_capacity};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, RawLock, UnsafeCell,
 };
-use crate::tally::Account;
-use crate::units::{CLASS_COUNT, ClassIndex};
+use crate::units::{CLASS_COUNT, ClassIndex, MagazineIndex};
 
 mod freeze;
 
@@ -73,17 +73,6 @@ const fn slot_count() -> usize {
     sum
 }
 
-/// What became of a block that was pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Push {
-    /// It is in the magazine.
-    Done,
-    /// The magazine is at its limit.
-    Full,
-    /// It is the block that was pushed last: a double free.
-    Twice,
-}
-
 /// What the caches of a heap may hold: for one of them, and for all together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room<'a> {
@@ -99,10 +88,9 @@ pub(crate) struct Room<'a> {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct ThreadCache {
-    tops: [AtomicPtr<*mut u8>; CLASS_COUNT],
-    limits: [AtomicPtr<*mut u8>; CLASS_COUNT],
-    /// Bytes that this thread asked for, less those that it freed.
-    pub(crate) requested: Account,
+    /// Tops, limits and the account: all that fast paths touch. First, so that the thread's
+    /// pointer is to both.
+    pub(crate) magazines: Magazines,
     /// Freed blocks of whole granules.
     pub(crate) runs: RunCache,
     /// Whether the owner is on a slow path (it writes, the harvest reads).
@@ -157,6 +145,8 @@ impl ThreadCache {
         // SAFETY: zeroes and former contents are valid for all fields (raw pointers and
         // atomics), and nobody else writes.
         let cache = unsafe { memory.as_ref() };
+        // SAFETY: by contract no thread owns it.
+        unsafe { cache.magazines.initialise() };
         for class in ClassIndex::all() {
             let base = cache.base(class);
             // The slot below the base is null already (T2): not touching the slots keeps
@@ -188,44 +178,26 @@ impl ThreadCache {
     /// Takes the block that was pushed last, or null.
     #[inline(always)]
     pub(crate) fn pop(&self, class: ClassIndex) -> *mut u8 {
-        let top = self.top(class);
-        // SAFETY: `top` is above the sentinel (T1), so the slot below is inside `slots`;
-        // the owning thread alone touches it (T3).
-        let (slot, block) = unsafe { (top.sub(1), top.sub(1).read()) };
-        if !block.is_null() {
-            self.set_top(class, slot);
-        }
-        block
+        self.magazines.pop(MagazineIndex::of(class))
     }
 
     /// Adds a free block of `class`.
     #[inline(always)]
     pub(crate) fn push(&self, class: ClassIndex, block: *mut u8) -> Push {
-        let top = self.top(class);
-        // SAFETY: as in `pop`.
-        if unsafe { top.sub(1).read() } == block {
-            return Push::Twice;
-        }
-        if top == self.limit(class) {
-            return Push::Full;
-        }
-        // SAFETY: below the limit, so inside the class's slots (T1, T3).
-        unsafe { top.write(block) };
-        // SAFETY: as above: at most the limit.
-        self.set_top(class, unsafe { top.add(1) });
-        Push::Done
+        self.magazines.push(MagazineIndex::of(class), block)
     }
 
-    /// Counts `bytes` as asked for.
+    /// Counts `bytes` of a block that is not small as asked for, or a change of the size of
+    /// any block.
     #[inline(always)]
     pub(crate) fn credit(&self, bytes: usize) {
-        self.requested.credit(bytes);
+        self.magazines.account.credit(bytes);
     }
 
-    /// Counts `bytes` as freed.
+    /// Counts `bytes` of a block that is not small as freed.
     #[inline(always)]
     pub(crate) fn debit(&self, bytes: usize) {
-        self.requested.credit(bytes.wrapping_neg());
+        self.magazines.account.credit(bytes.wrapping_neg());
     }
 
     /// Blocks of `class` in the magazine; any thread may ask.
@@ -451,31 +423,20 @@ impl ThreadCache {
             .with_mut(|slots| unsafe { slots.cast::<*mut u8>().add(usize::from(sentinel) + 1) })
     }
 
-    #[inline(always)]
     fn top(&self, class: ClassIndex) -> *mut *mut u8 {
-        // Relaxed: only the owner writes (T3); others only compare it with the base.
-        // SAFETY: a class index is below CLASS_COUNT.
-        unsafe { self.tops.get_unchecked(class.get()) }.load(Ordering::Relaxed)
+        self.magazines.top(MagazineIndex::of(class))
     }
 
-    #[inline(always)]
     fn set_top(&self, class: ClassIndex, top: *mut *mut u8) {
-        // Relaxed: as in `top`; nothing is read through it by other threads.
-        // SAFETY: a class index is below CLASS_COUNT.
-        unsafe { self.tops.get_unchecked(class.get()) }.store(top, Ordering::Relaxed);
+        self.magazines.set_top(MagazineIndex::of(class), top);
     }
 
-    #[inline(always)]
     fn limit(&self, class: ClassIndex) -> *mut *mut u8 {
-        // Relaxed: only the owner touches it.
-        // SAFETY: a class index is below CLASS_COUNT.
-        unsafe { self.limits.get_unchecked(class.get()) }.load(Ordering::Relaxed)
+        self.magazines.limit(MagazineIndex::of(class))
     }
 
     fn set_limit(&self, class: ClassIndex, limit: *mut *mut u8) {
-        // Relaxed: only the owner touches it.
-        // SAFETY: a class index is below CLASS_COUNT.
-        unsafe { self.limits.get_unchecked(class.get()) }.store(limit, Ordering::Relaxed);
+        self.magazines.set_limit(MagazineIndex::of(class), limit);
     }
 }
 

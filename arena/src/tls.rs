@@ -1,8 +1,9 @@
 //! Sixteen bytes of thread-local storage: the thread's cache and what stage it is in.
 //!
-//! The first word is what fast paths load. A harvest (`thread_cache/freeze.rs`) makes it null for
-//! a moment, from another thread; the second, which only the thread itself writes, says
-//! whether there is a cache behind.
+//! The first word is what fast paths load. It is never null: where there is no cache it points to
+//! the magazines that are [`EMPTY`]. A harvest (`thread_cache/freeze.rs`) makes it so for a moment,
+//! from another thread; the second, which only the thread itself writes, says whether there is
+//! a cache behind.
 //!
 //! On x86-64 Linux this is a symbol of our own with the initial-exec model: two
 //! instructions, in an executable and in a preloaded library alike, where
@@ -11,6 +12,7 @@
 
 use core::ptr;
 
+use crate::magazines::{EMPTY, Magazines};
 use crate::sync::AtomicPtr;
 use crate::thread_cache::ThreadCache;
 
@@ -34,13 +36,27 @@ const EXITED: *const ThreadCache = ptr::without_provenance(1);
 /// Added to the address of a cache of the hardened heap.
 const HARDENED: usize = 2;
 
+/// The magazines of the calling thread's cache, or [`EMPTY`] if it has none or a harvest is under
+/// way there. They are good for one `pop` or one `push` (T5).
+#[inline(always)]
+pub(crate) fn magazines() -> &'static Magazines {
+    // SAFETY: `EMPTY`, or the first field of a cache of the process heap, which lives as long as
+    // the process; it belongs to this thread until `set` forgets it.
+    unsafe { &*imp::cache().cast() }
+}
+
 /// The calling thread's cache, if it has one and no harvest is under way there. It is
 /// good for one `pop` or one `push` (T5).
-#[inline(always)]
+#[inline]
 pub(crate) fn cache() -> Option<&'static ThreadCache> {
-    // SAFETY: null, or a cache of the process heap, which lives as long as the process;
-    // it belongs to this thread until `set` forgets it.
-    unsafe { imp::cache().as_ref() }
+    let cache = imp::cache();
+    // SAFETY: as in `magazines`.
+    (!ptr::eq(cache, none())).then(|| unsafe { &*cache })
+}
+
+/// What the first word is without a cache.
+const fn none() -> *const ThreadCache {
+    (&raw const EMPTY).cast()
 }
 
 /// The calling thread's stage.
@@ -52,7 +68,7 @@ pub(crate) fn stage() -> Stage {
     if let Some(cache) = hardened() {
         return Stage::Hardened(cache);
     }
-    // SAFETY: as in `cache`.
+    // SAFETY: null, or a cache, as in `magazines`.
     unsafe { stage.as_ref() }.map_or(Stage::New, Stage::Owner)
 }
 
@@ -76,19 +92,19 @@ pub(crate) fn hardened() -> Option<&'static ThreadCache> {
 /// Makes `cache`, of the hardened heap, the calling thread's; fast paths find none.
 pub(crate) fn set_hardened(cache: &'static ThreadCache) {
     imp::set(
-        ptr::null(),
+        none(),
         ptr::from_ref(cache).map_addr(|addr| addr + HARDENED),
     );
 }
 
 /// Forgets the calling thread's cache; it may get another.
 pub(crate) fn set_new() {
-    imp::set(ptr::null(), ptr::null());
+    imp::set(none(), ptr::null());
 }
 
 /// Forgets the calling thread's cache, for good.
 pub(crate) fn set_exited() {
-    imp::set(ptr::null(), EXITED);
+    imp::set(none(), EXITED);
 }
 
 /// The word that [`cache`] loads, for the harvest. It lives as long as the thread.
@@ -100,7 +116,7 @@ pub(crate) fn word() -> *mut AtomicPtr<ThreadCache> {
 mod imp {
     use core::arch::{asm, global_asm};
 
-    use super::{AtomicPtr, ThreadCache};
+    use super::{AtomicPtr, EMPTY, ThreadCache};
 
     // The version is part of the name: two versions of this crate may be linked together.
     macro_rules! symbol {
@@ -117,15 +133,17 @@ mod imp {
     }
 
     global_asm!(
-        ".pushsection .tbss,\"awT\",@nobits",
+        ".pushsection .tdata,\"awT\",@progbits",
         ".balign 16",
         concat!(".globl ", symbol!()),
         concat!(".hidden ", symbol!()),
         concat!(".type ", symbol!(), ",@object"),
         concat!(".size ", symbol!(), ",16"),
         concat!(symbol!(), ":"),
-        ".zero 16",
+        ".quad {empty}",
+        ".quad 0",
         ".popsection",
+        empty = sym EMPTY,
     );
 
     /// Offset of the symbol from the thread pointer.
@@ -206,7 +224,7 @@ mod imp {
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod imp {
-    use super::{AtomicPtr, ThreadCache, ptr};
+    use super::{AtomicPtr, ThreadCache, none, ptr};
     use crate::sync::{Ordering, compiler_barrier};
 
     struct Local {
@@ -217,7 +235,7 @@ mod imp {
     std::thread_local! {
         static LOCAL: Local = const {
             Local {
-                cache: AtomicPtr::new(ptr::null_mut()),
+                cache: AtomicPtr::new(none().cast_mut()),
                 stage: AtomicPtr::new(ptr::null_mut()),
             }
         };

@@ -48,6 +48,52 @@ impl ClassIndex {
     }
 }
 
+/// Identity of the heap of the process ([`crate::process`]).
+#[cfg(not(loom))]
+pub(crate) const PROCESS_HEAP: u16 = 0;
+
+/// Which magazine the blocks of a granule go to: 1 + the class, or 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MagazineIndex(u8);
+
+impl MagazineIndex {
+    /// No magazine: frees take the slow path.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// That of `class`.
+    #[inline]
+    pub(crate) const fn of(class: ClassIndex) -> Self {
+        Self(class.0 + 1)
+    }
+
+    /// As stored in a byte by [`Self::byte`].
+    #[inline]
+    pub(crate) const fn from_byte(byte: u8) -> Self {
+        debug_assert!(byte as usize <= CLASS_COUNT);
+        Self(byte)
+    }
+
+    /// For storing in a byte.
+    pub(crate) const fn byte(self) -> u8 {
+        self.0
+    }
+
+    /// For indexing magazines: at most [`CLASS_COUNT`].
+    #[inline]
+    pub(crate) const fn get(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The class, if there is one.
+    #[inline]
+    pub(crate) const fn class(self) -> Option<ClassIndex> {
+        match self.0 {
+            0 => None,
+            byte => Some(ClassIndex(byte - 1)),
+        }
+    }
+}
+
 /// A run of granules inside one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {

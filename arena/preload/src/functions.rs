@@ -17,14 +17,18 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-use brickyard_arena::Arena;
+use brickyard_arena::{Arena, Resize, Small};
 
-use crate::profile::{MAX_SIZE, short_way};
+use crate::profile::{is_on, short_way};
 use crate::{errno, report};
 
 /// Alignment in bytes of every block: `alignof(max_align_t)` on the 64-bit
 /// targets of Linux. Compilers assume it of `malloc` whatever the size is.
 const MIN_ALIGN: usize = 16;
+
+/// Greatest size in bytes of one object: differences of pointers into it must
+/// fit `ptrdiff_t`.
+const MAX_SIZE: usize = isize::MAX.unsigned_abs();
 
 /// Returns `block`, with `errno` set to `ENOMEM` when it is null.
 #[inline(always)]
@@ -50,23 +54,51 @@ fn invalid() -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Allocates what does not take the short way: sizes that are too large, and all while
-/// there is a profile.
+/// Allocates what the short way does not: what is larger, all while there is a profile, and
+/// what the thread has no block of at hand.
 #[inline(never)]
 fn long_way(size: usize, align: usize, zeroed: bool) -> *mut c_void {
     if size > MAX_SIZE {
         return out_of_memory();
     }
-    or_enomem(Arena::alloc_unsized_profiled(size, align, zeroed))
+    or_enomem(match (is_on(), zeroed) {
+        (true, _) => Arena::alloc_unsized_profiled(size, align, zeroed),
+        (false, true) => Arena::alloc_zeroed_unsized(size, align),
+        (false, false) => Arena::alloc_unsized(size, align),
+    })
+}
+
+/// [`long_way`] of `malloc`: two arguments less to load before the jump.
+#[cold]
+#[inline(never)]
+extern "C" fn malloc_long_way(size: usize) -> *mut c_void {
+    long_way(size, MIN_ALIGN, false)
+}
+
+/// [`long_way`] of `calloc`.
+#[cold]
+#[inline(never)]
+extern "C" fn calloc_long_way(count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        Some(bytes) => long_way(bytes, MIN_ALIGN, true),
+        None => out_of_memory(),
+    }
+}
+
+/// A block of `size` bytes by the short way, or null.
+#[inline(always)]
+fn short(size: usize) -> *mut u8 {
+    if size > short_way() {
+        return ptr::null_mut();
+    }
+    // SAFETY: `short_way` is at most `Arena::SHORT_BYTES`.
+    unsafe { Arena::alloc_short(size) }
 }
 
 /// Allocates with an alignment that is already known to be a power of two.
 fn aligned(align: usize, size: usize) -> *mut c_void {
     debug_assert!(align.is_power_of_two());
-    if size > short_way() {
-        return long_way(size, align.max(MIN_ALIGN), false);
-    }
-    or_enomem(Arena::alloc_unsized(size, align.max(MIN_ALIGN)))
+    long_way(size, align.max(MIN_ALIGN), false)
 }
 
 /// Size in bytes of an OS page.
@@ -80,22 +112,25 @@ fn os_page_bytes() -> usize {
 /// Allocates `size` bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    if size > short_way() {
-        return long_way(size, MIN_ALIGN, false);
+    let block = short(size);
+    if block.is_null() {
+        return malloc_long_way(size);
     }
-    or_enomem(Arena::alloc_unsized(size, MIN_ALIGN))
+    block.cast()
 }
 
 /// Allocates an array of `count` elements of `size` bytes, all bytes zero.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
-        Some(bytes) if bytes <= short_way() => {
-            or_enomem(Arena::alloc_zeroed_unsized(bytes, MIN_ALIGN))
+    if let Some(bytes) = count.checked_mul(size) {
+        let block = short(bytes);
+        if !block.is_null() {
+            // SAFETY: a block of at least so many bytes, just allocated.
+            unsafe { block.write_bytes(0, bytes) };
+            return block.cast();
         }
-        Some(bytes) => long_way(bytes, MIN_ALIGN, true),
-        None => out_of_memory(),
     }
+    calloc_long_way(count, size)
 }
 
 /// Gives back a block; does nothing with null.
@@ -106,10 +141,8 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// - Nobody uses the block afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    if !block.is_null() {
-        // SAFETY: not null; live, ours and given up by the caller's promise.
-        unsafe { Arena::dealloc_unsized(block.cast()) }
-    }
+    // SAFETY: null, or live, ours and given up by the caller's promise.
+    unsafe { Arena::dealloc_unsized(block.cast()) }
 }
 
 /// Gives back a block of a known size (C23). The arena finds the size itself,
@@ -144,6 +177,43 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
 /// - When the result is not null or `size` is 0, nobody uses `block` afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // Neither nothing nor more than the short way serves.
+    if size.wrapping_sub(1) < short_way() {
+        match Arena::resize_short(block.cast(), size) {
+            Resize::Stays => return block,
+            // SAFETY: the caller's promise; `short_way` is at most `Arena::SHORT_BYTES`.
+            Resize::Moves(small) => return unsafe { realloc_move(block, size, small) },
+            Resize::Unknown => {}
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { realloc_long_way(block, size) }
+}
+
+/// `realloc` of a `small` block that has to move. A function of its own, so that `realloc` saves no
+/// registers for it.
+///
+/// # Safety
+///
+/// As [`realloc`]; and as [`Arena::move_short`].
+#[inline(never)]
+unsafe fn realloc_move(block: *mut c_void, size: usize, small: Small) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    let new = unsafe { Arena::move_short(small, block.cast(), size) };
+    if new.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { realloc_long_way(block, size) };
+    }
+    new.cast()
+}
+
+/// The rest of `realloc`.
+///
+/// # Safety
+///
+/// As [`realloc`].
+#[inline(never)]
+unsafe extern "C" fn realloc_long_way(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
         return malloc(size);
     }
@@ -152,27 +222,18 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
         unsafe { Arena::dealloc_unsized(block.cast()) };
         return ptr::null_mut();
     }
-    if size > short_way() {
-        // SAFETY: the caller's promise.
-        return unsafe { realloc_long_way(block, size) };
-    }
-    // SAFETY: not null; live and ours by the caller's promise. On failure the
-    // arena leaves the block alone, and so do we.
-    or_enomem(unsafe { Arena::realloc_unsized(block.cast(), size) })
-}
-
-/// [`long_way`] for `realloc`.
-///
-/// # Safety
-///
-/// As [`realloc`]; `block` is not null.
-#[inline(never)]
-unsafe fn realloc_long_way(block: *mut c_void, size: usize) -> *mut c_void {
     if size > MAX_SIZE {
         return out_of_memory();
     }
-    // SAFETY: as in `realloc`.
-    or_enomem(unsafe { Arena::realloc_unsized_profiled(block.cast(), size) })
+    // SAFETY: not null; live and ours by the caller's promise. On failure the
+    // arena leaves the block alone, and so do we.
+    or_enomem(unsafe {
+        if is_on() {
+            Arena::realloc_unsized_profiled(block.cast(), size)
+        } else {
+            Arena::realloc_unsized(block.cast(), size)
+        }
+    })
 }
 
 /// Changes the size of a block to that of an array, with a check for overflow.

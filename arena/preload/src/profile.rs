@@ -1,8 +1,8 @@
 //! The heap profile: from `BRICKYARD_PROFILE=path` to a file written at exit.
 //!
 //! Programs that have no profile must not pay for it. Each function that allocates compares
-//! the size with a limit anyway; with a profile that limit is 0 instead of the greatest size of an
-//! object, so that every allocation takes the way of those that are too large, and is told
+//! the size with a limit anyway; with a profile that limit is 0 instead of the greatest size that
+//! takes the short way, so that every allocation takes the way of larger ones, and is told
 //! apart there. (An allocation of no bytes does not; it would never be a sample.)
 //!
 //! In the path, `%p` stands for the process: programs that start others need it, or each
@@ -17,13 +17,9 @@ use brickyard_arena::Arena;
 
 use crate::{errno, report};
 
-/// Greatest size in bytes of one object: differences of pointers into it must
-/// fit `ptrdiff_t`.
-pub(crate) const MAX_SIZE: usize = isize::MAX.unsigned_abs();
-
-/// Greatest size that takes the short way: [`MAX_SIZE`], or 0 while there is a profile.
+/// Greatest size that takes the short way: [`Arena::SHORT_BYTES`], or 0 while there is a profile.
 // Relaxed everywhere: a plain number, written before `main` runs.
-static SHORT_WAY: AtomicUsize = AtomicUsize::new(MAX_SIZE);
+static SHORT_WAY: AtomicUsize = AtomicUsize::new(Arena::SHORT_BYTES);
 
 /// Most bytes of a path.
 const PATH_BYTES: usize = 1024;
@@ -32,7 +28,7 @@ const PATH_BYTES: usize = 1024;
 // Relaxed everywhere: written before `main` runs.
 static PATH: [AtomicU8; PATH_BYTES] = [const { AtomicU8::new(0) }; PATH_BYTES];
 
-/// Greatest size that takes the short way.
+/// Greatest size that takes the short way; at most [`Arena::SHORT_BYTES`].
 #[inline(always)]
 pub(crate) fn short_way() -> usize {
     SHORT_WAY.load(Ordering::Relaxed)
@@ -53,7 +49,7 @@ pub(crate) fn begin(bytes: &[u8]) -> bool {
 
 /// Whether there is a profile.
 pub(crate) fn is_on() -> bool {
-    short_way() != MAX_SIZE
+    short_way() == 0
 }
 
 /// Writes the profile, if there is one.

@@ -31,7 +31,7 @@ fn a_program_that_takes_memory_until_null() {
         let mut taken = 0;
         while taken < 256 << 20 {
             // SAFETY: malloc has no preconditions; the block is left to the process's end.
-            if unsafe { libc::malloc(1 << 20) }.is_null() {
+            if core::hint::black_box(unsafe { libc::malloc(1 << 20) }).is_null() {
                 break;
             }
             taken += 1 << 20;
@@ -191,7 +191,7 @@ fn a_program_that_shows_its_options() {
         // come from `malloc` just before.
         unsafe {
             let mut blocks = [core::ptr::null_mut(); 12];
-            blocks.fill_with(|| libc::malloc(3 << 20));
+            blocks.fill_with(|| core::hint::black_box(libc::malloc(3 << 20)));
             let smaps = std::fs::read_to_string("/proc/self/smaps").expect("proc is mounted");
             let start = format!("{:x}-", blocks[0].addr());
             let flags = smaps
@@ -203,18 +203,18 @@ fn a_program_that_shows_its_options() {
             blocks.into_iter().for_each(|block| libc::free(block));
             for _ in 0..10 {
                 std::thread::sleep(core::time::Duration::from_millis(60));
-                libc::free(libc::malloc(64 << 10));
+                libc::free(core::hint::black_box(libc::malloc(64 << 10)));
             }
             eprintln!("committed: {} ;", libc::mallinfo2().arena);
             for size in [64, 512, 2048, 8192] {
                 let mut blocks = [core::ptr::null_mut(); 400];
-                blocks.fill_with(|| libc::malloc(size));
+                blocks.fill_with(|| core::hint::black_box(libc::malloc(size)));
                 blocks.into_iter().for_each(|block| libc::free(block));
             }
             eprintln!("cached: {} ;", libc::mallinfo2().fsmblks);
             // A heap that is worth a purge thread.
             let mut blocks = [core::ptr::null_mut(); 50];
-            blocks.fill_with(|| libc::malloc(100_000));
+            blocks.fill_with(|| core::hint::black_box(libc::malloc(100_000)));
             blocks.into_iter().for_each(|block| libc::free(block));
             std::thread::sleep(core::time::Duration::from_secs(2));
             eprintln!("later: {} ;", libc::mallinfo2().fsmblks);

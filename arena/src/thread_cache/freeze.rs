@@ -4,7 +4,7 @@
 //! free of atomic operations. So another thread takes them in four steps, under `lock`:
 //!
 //! ```text
-//! 1. freeze    `stop` is set, and the owner's pointer to the cache becomes null: new
+//! 1. freeze    `stop` is set, and the owner's pointer becomes that to no cache: new
 //!              operations see no cache, slow paths see `stop`, and both wait for `lock`
 //! 2. barrier   every thread passes a full barrier (membarrier): what the owner did
 //!              before is seen here. If it is `busy` with a slow path, go on to 4;
@@ -20,13 +20,14 @@
 //! one above `top`, where that `push` still fits. The owner closes the holes when it comes
 //! to the slow path. The model is `loom_a_harvest_leaves_what_the_owner_may_take`.
 //!
-//! A hardened heap's operations are all inside `alone`, and there is no pointer to make null:
+//! A hardened heap's operations are all inside `alone`, and there is no pointer to change:
 //! an owner that is not `busy` is elsewhere, and everything can be taken
 //! (`loom_a_harvest_of_an_exclusive_cache_takes_all`).
 
 use core::ptr;
 
 use super::{MAX_ENTRIES, ThreadCache, charge, free_entries};
+use crate::magazines::EMPTY;
 use crate::size_class::block_size;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, compiler_barrier};
 use crate::units::ClassIndex;
@@ -100,7 +101,7 @@ impl ThreadCache {
     }
 
     /// Says that every operation on the cache is inside [`Self::alone`], which is what a
-    /// harvest needs to know if there is no pointer to make null.
+    /// harvest needs to know if there is no pointer to change.
     pub(crate) fn set_exclusive(&self, exclusive: bool) {
         self.lock.acquire();
         // Relaxed: under the lock.
@@ -139,7 +140,7 @@ impl ThreadCache {
     pub(crate) fn idle_for(&self, now_ms: u64) -> u64 {
         // Relaxed, all: numbers; a wrong guess costs a refill.
         let mut sum = self.visits.load(Ordering::Relaxed);
-        sum = sum.rotate_left(32) ^ self.requested.read();
+        sum = sum.rotate_left(32) ^ self.magazines.account.read();
         for class in ClassIndex::all() {
             sum = sum.rotate_left(5) ^ self.height(class);
         }
@@ -147,6 +148,11 @@ impl ThreadCache {
             self.seen_ms.store(now_ms, Ordering::Relaxed);
         }
         now_ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
+    }
+
+    /// What the thread's pointer is where there is no cache: [`EMPTY`].
+    pub(crate) fn none() -> *mut Self {
+        ptr::from_ref(&EMPTY).cast_mut().cast()
     }
 
     /// Step 1 of a harvest; `false` if the owner cannot be frozen. Under the cache-store
@@ -168,7 +174,7 @@ impl ThreadCache {
         // SeqCst, both: before the barrier of step 2, whatever the processor.
         self.stop.store(true, Ordering::SeqCst);
         if let Some(word) = word {
-            word.store(ptr::null_mut(), Ordering::SeqCst);
+            word.store(Self::none(), Ordering::SeqCst);
         }
         // Relaxed: under the cache-store lock.
         self.frozen.store(true, Ordering::Relaxed);
