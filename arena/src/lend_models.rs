@@ -2,7 +2,7 @@
 //! (`lend.rs`, `Central::lend`), and the entry that says so.
 //!
 //! One model a hazard, each with a twin in which one step is broken: the twin shows that
-//! the model would see it. Class 40 (32 KiB) has four blocks a span, in one word.
+//! the model would see it. The last class (32 KiB) has four blocks a span, in one word.
 
 use std::boxed::Box;
 
@@ -12,12 +12,12 @@ use crate::central::Central;
 use crate::lend::{Fit, GuestEntry};
 use crate::span::{Span, word_count};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
-use crate::units::ClassIndex;
+use crate::units::{CLASS_COUNT, ClassIndex};
 
 const BLOCKS: usize = 4;
 
 fn host() -> ClassIndex {
-    ClassIndex::new(40)
+    ClassIndex::new(CLASS_COUNT - 1)
 }
 
 /// Any class will do for the entry.

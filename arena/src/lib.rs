@@ -36,7 +36,9 @@
 //! |---|---|---|
 //! | 1 – 8 | 8 | 7 bytes |
 //! | 9 – 128 | request + 15 | 15 bytes |
-//! | 129 – 32768 | 1.25 × request | 25 % of the request |
+//! | 129 – 1024 | 1.25 × request | 25 % of the request |
+//! | 1025 – 16384 | 1.125 × request | 12.5 % of the request |
+//! | 16385 – 32768 | 1.25 × request | 25 % of the request |
 //! | 32769 – 1 MiB | request + 4095 | one granule of 4 KiB |
 //!
 //! Blocks carry no header: 48-byte objects take 48 bytes. Above 1 MiB a block is a

@@ -2,7 +2,7 @@
 //! and those who retire or purge spans (`span.rs`, `central.rs`).
 //!
 //! One model a hazard, each with a twin in which one step is broken: the twin shows that
-//! the model would see it. Class 40 (32 KiB) has four blocks a span, in one word.
+//! the model would see it. The last class (32 KiB) has four blocks a span, in one word.
 
 use std::boxed::Box;
 
@@ -11,12 +11,12 @@ use loom::sync::Arc;
 use crate::central::Central;
 use crate::span::{Kind, Span, all_free, word_count};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
-use crate::units::ClassIndex;
+use crate::units::{CLASS_COUNT, ClassIndex};
 
 const BLOCKS: usize = 4;
 
 fn class() -> ClassIndex {
-    ClassIndex::new(40)
+    ClassIndex::new(CLASS_COUNT - 1)
 }
 
 fn other_class() -> ClassIndex {

@@ -1,11 +1,15 @@
 //! Size classes: which block serves which request. Pure tables, built at compile time.
 //!
-//! Blocks are 8 bytes, then every multiple of 16 up to 128, then four classes a
-//! doubling up to 32 KiB:
+//! Blocks are 8 bytes, then every multiple of 16 up to 128, then four classes a doubling, but
+//! eight from 1 KiB to 16 KiB (decision 015):
 //!
 //! ```text
-//! 8 | 16 32 48 64 80 96 112 128 | 160 192 224 256 | 320 384 448 512 | … | 20480 24576 28672 32768
+//! 8 | 16 32 48 64 80 96 112 128 | 160 192 224 256 | 320 384 448 512 | 640 768 896 1024 |
+//! 1152 1280 1408 … 1920 2048 | … | 9216 10240 … 15360 16384 | 20480 24576 28672 32768
 //! ```
+//!
+//! At most 64 are possible: a set of classes is a word, and the state of a hardened block has
+//! six bits for its class.
 //!
 //! **Worst-case internal waste** (block − request, over every request):
 //!
@@ -13,14 +17,16 @@
 //! |---|---|---|
 //! | 1 – 8 | 8 | 7 bytes |
 //! | 9 – 128 | request + 15 | 15 bytes |
-//! | 129 – 32768 | 1.25 × request | 25 % of the request, 20 % of the block |
+//! | 129 – 1024 | 1.25 × request | 25 % of the request, 20 % of the block |
+//! | 1025 – 16384 | 1.125 × request | 12.5 % of the request, 11.1 % of the block |
+//! | 16385 – 32768 | 1.25 × request | 25 % of the request, 20 % of the block |
 //! | 32769 – 1 MiB | request + 4095 | one granule less a byte (12.5 % of the request) |
 //!
 //! Up to 512 KiB a run that the thread had kept may be an eighth longer (`run_cache`).
 //! Above 1 MiB a block is a mapping of its own; one that was kept may be reused for a
 //! request of half its size (`big`).
 //!
-//! `waste_is_within_the_documented_bounds` proves the first three rows over all sizes.
+//! `waste_is_within_the_documented_bounds` proves the first five rows over all sizes.
 
 use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, MagazineIndex};
 
@@ -31,8 +37,14 @@ pub(crate) const MAX_SMALL_BYTES: usize = 32 * 1024;
 pub(crate) const MAX_SMALL_ALIGN: usize = MAX_SMALL_BYTES;
 /// Requests up to here find their class in a byte table.
 pub(crate) const TABLE_BYTES: usize = 1024;
+/// Blocks from here on, and up to [`LAST_FINE`], are an eighth of a doubling apart: others above
+/// 128 bytes a quarter.
+const FIRST_FINE: u32 = 1024;
+const LAST_FINE: u32 = 16 * 1024;
 /// Index of the first class above [`TABLE_BYTES`].
 const FIRST_COMPUTED: usize = 21;
+/// Index of the first class above [`LAST_FINE`].
+const FIRST_COARSE: usize = FIRST_COMPUTED + 4 * 8;
 
 /// Block size of each class, in bytes.
 // These tables are constants behind references, so that what is inlined into other crates folds
@@ -54,9 +66,11 @@ pub(crate) const fn block_bytes() -> [u32; CLASS_COUNT] {
     let mut size: u32 = 16;
     while class < CLASS_COUNT {
         sizes[class] = size;
-        // Above 128 bytes the step is a quarter of the power of two below.
+        // Above 128 bytes the step is a part of the power of two below.
         let step = if size < 128 {
             16
+        } else if size >= FIRST_FINE && size < LAST_FINE {
+            (1 << (31 - size.leading_zeros())) / 8
         } else {
             (1 << (31 - size.leading_zeros())) / 4
         };
@@ -124,6 +138,7 @@ const _: () = {
     let sizes = block_bytes();
     assert!(sizes[CLASS_COUNT - 1] as usize == MAX_SMALL_BYTES);
     assert!(sizes[FIRST_COMPUTED - 1] as usize == TABLE_BYTES);
+    assert!(sizes[FIRST_COARSE - 1] == LAST_FINE);
 };
 
 /// The class whose blocks hold `size` bytes at alignment `align`, or `None` when the
@@ -162,8 +177,8 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
         return None;
     }
     // A multiple of `align` finds a class whose block size is a multiple of `align`:
-    // within a doubling the classes are a quarter apart, so either `align` divides the
-    // step, or the multiple is itself a class (test `blocks_are_aligned`).
+    // within a doubling the classes are a quarter or an eighth apart, so either `align` divides
+    // the step, or the multiple is itself a class (test `blocks_are_aligned`).
     let rounded = (size.max(1) + align - 1) & !(align - 1);
     if rounded > MAX_SMALL_BYTES {
         return None;
@@ -173,10 +188,13 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
     }
     let last = rounded - 1;
     let log = usize::BITS - 1 - last.leading_zeros();
-    let quarter = (last >> (log - 2)) & 3;
-    Some(ClassIndex::new(
-        FIRST_COMPUTED + (log as usize - 10) * 4 + quarter,
-    ))
+    Some(ClassIndex::new(if rounded <= LAST_FINE as usize {
+        let eighth = (last >> (log - 3)) & 7;
+        FIRST_COMPUTED + (log as usize - 10) * 8 + eighth
+    } else {
+        // From 16 KiB to 32 KiB, the last doubling.
+        FIRST_COARSE + ((last >> (log - 2)) & 3)
+    }))
 }
 
 /// Bytes in a block of `class`.
@@ -282,6 +300,7 @@ mod tests {
             let bound = match size {
                 1..=8 => 8,
                 9..=128 => size + 15,
+                1025..=16384 => size + size / 8,
                 _ => size + size / 4,
             };
             assert!(

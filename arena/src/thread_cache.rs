@@ -467,4 +467,4 @@ fn claim(room: Room<'_>, bytes: usize) -> bool {
     true
 }
 
-const _: () = assert!(CACHE_BYTES <= 32 * 1024 && MAX_ENTRIES <= 255);
+const _: () = assert!(CACHE_BYTES <= 48 * 1024 && MAX_ENTRIES <= 255);

@@ -15,7 +15,7 @@ pub(crate) const SEGMENT_BYTES: usize = 1 << SEGMENT_SHIFT;
 pub(crate) const SEGMENT_GRANULES: usize = SEGMENT_BYTES / GRANULE_BYTES;
 
 /// Number of size classes.
-pub(crate) const CLASS_COUNT: usize = 41;
+pub(crate) const CLASS_COUNT: usize = 57;
 
 /// Index of a size class, `0..CLASS_COUNT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
