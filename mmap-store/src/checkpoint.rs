@@ -146,7 +146,6 @@ impl Shared {
         let bits = u64::from(head.len) + u64::from(head.len / 4) + 4096;
         let pages = u32::try_from(pages_for(bits / 8)).expect("a file has 2³¹ pages at most");
         let extent = self.take_run(head, pages)?;
-        self.pages.clear_verified(extent);
         let map = head
             .space
             .to_map(pages as usize * PAGE_BYTES, head.durable.map);
@@ -157,7 +156,7 @@ impl Shared {
         }
         // A full disk is met here, where nothing has happened yet.
         let buffers = &[IoSlice::new(&map)];
-        if let Err(source) = self.pages.backing().write_pages(extent.first, buffers) {
+        if let Err(source) = self.pages.write(extent.first, buffers) {
             head.space.insert(extent);
             return Err(CommitError::Aborted {
                 action: "write the map of free pages",

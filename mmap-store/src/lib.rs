@@ -43,7 +43,7 @@
 //! | feature | brings |
 //! |---|---|
 //! | `zerocopy` | `Plain<T>`: values read as `&T` |
-//! | `rkyv` | `Archive<T>`: values read as `&Archived<T>`, validated at each read |
+//! | `rkyv` | `Archive<T>`: values read as `&Archived<T>`, validated once in each version of their page |
 //! | `serde` | `Serial<T>`: values of any shape, in the format of `postcard` |
 //! | `lz4` | [`Compression::Lz4`], in Rust |
 //! | `zstd` | [`Compression::Zstd`], which builds a library in C |
@@ -120,6 +120,12 @@ mod lasting;
 #[expect(unsafe_code, reason = "links chunks of reader slots in a list")]
 mod versions;
 
+#[cfg_attr(
+    not(loom),
+    expect(unsafe_code, reason = "takes a mapping of zeros as atomics")
+)]
+mod validated;
+
 #[cfg(not(loom))]
 mod space;
 
@@ -152,6 +158,10 @@ mod txn;
 mod multi_map;
 
 #[cfg(not(loom))]
+#[cfg_attr(
+    feature = "rkyv",
+    expect(unsafe_code, reason = "vouches for archives once")
+)]
 mod typed;
 
 #[cfg(not(loom))]
@@ -229,4 +239,4 @@ pub use typed::Plain;
 #[cfg(all(not(loom), feature = "serde"))]
 pub use typed::Serial;
 #[cfg(not(loom))]
-pub use typed::{Key, Named, TypedEntry, TypedRange, TypedTable, TypedTableMut, Value};
+pub use typed::{Key, Named, Stored, TypedEntry, TypedRange, TypedTable, TypedTableMut, Value};

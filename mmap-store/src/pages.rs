@@ -9,7 +9,9 @@
 //!   long as somebody's version has it.
 //! - I2: the bit of a page is set only if its bytes had the right checksum and were a
 //!   valid node, or were written by this handle; it is cleared before the page is reused.
+//! - I3: what a version of an open store may reach is written by [`Pages::write`] only.
 
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use crate::backing::{Backing, Map};
@@ -17,8 +19,9 @@ use crate::error::{Flaw, ReadError, damaged};
 use crate::file_len::FileLen;
 use crate::format::node::Node;
 use crate::format::table::LargeRef;
-use crate::ids::{Child, Extent, FIRST_PAGE, PAGE_BYTES, PageBuf};
+use crate::ids::{Child, Extent, FIRST_PAGE, PAGE_BYTES, PageBuf, pages_for};
 use crate::sync::{AtomicU64, Ordering};
+use crate::validated::Validated;
 
 /// No bytes, where a page could start.
 #[repr(align(4096))]
@@ -38,6 +41,8 @@ pub(crate) struct Pages {
     len: FileLen,
     /// One bit a page of address space.
     verified: Box<[AtomicU64]>,
+    /// Values that were looked at.
+    validated: Validated,
     /// Checksums are not looked at: what a test plants.
     #[cfg(test)]
     believe: bool,
@@ -57,6 +62,7 @@ impl Pages {
             map,
             len: FileLen::new(0),
             verified,
+            validated: Validated::default(),
             #[cfg(test)]
             believe: false,
         };
@@ -138,7 +144,7 @@ impl Pages {
     }
 
     /// Forgets about pages that are about to be written anew.
-    pub(crate) fn clear_verified(&self, extent: Extent) {
+    fn clear_verified(&self, extent: Extent) {
         for page in extent.first..extent.end() {
             let (word, bit) = Self::bit(page);
             if let Some(word) = self.verified.get(word) {
@@ -146,6 +152,34 @@ impl Pages {
                 word.fetch_and(!bit, Ordering::Release);
             }
         }
+    }
+
+    /// Writes `buffers`, whole pages in all, one after another from page `first`, which no
+    /// version reaches. What was known of these pages is forgotten first.
+    pub(crate) fn write(&self, first: u32, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        let bytes = buffers.iter().map(|each| each.len() as u64).sum();
+        let pages = u32::try_from(pages_for(bytes)).unwrap_or(u32::MAX);
+        let extent = Extent { first, pages };
+        self.clear_verified(extent);
+        self.validated.forget(extent);
+        self.backing.write_pages(first, buffers)
+    }
+
+    pub(crate) fn validated(&self) -> &Validated {
+        &self.validated
+    }
+
+    /// Where bytes that a reader was lent start: the page and the byte of it. `None` if they
+    /// are not of the file; if they are none; and if they may vanish, since what is
+    /// remembered would then be wrong.
+    #[inline]
+    pub(crate) fn place_of(&self, bytes: &[u8]) -> Option<(u32, usize)> {
+        let raw = self.map.raw();
+        let at = bytes.as_ptr().addr().checked_sub(raw.as_ptr().addr())?;
+        if at >= raw.len() || bytes.is_empty() || self.map.is_guarded() {
+            return None;
+        }
+        Some((u32::try_from(at / PAGE_BYTES).ok()?, at % PAGE_BYTES))
     }
 
     /// The node that `child` names.

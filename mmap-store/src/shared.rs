@@ -267,9 +267,6 @@ impl Shared {
             placement.values = values.iter().map(|&pages| cut(pages)).collect();
             placement.nodes = vec![cut(nodes)];
         }
-        for run in placement.runs() {
-            self.pages.clear_verified(run);
-        }
         Ok(placement)
     }
 

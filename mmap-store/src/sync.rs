@@ -36,6 +36,8 @@ pub(crate) enum Step {
     WakeCleaner,
     /// A commit that finds the ring full waits for the checkpoint on its way.
     AwaitCheckpoint,
+    /// What is known of the values in a page is forgotten before it is written anew.
+    ForgetValidated,
     /// A signal handler looks again whether a place changed while it read it.
     LookAtTurnAgain,
 }

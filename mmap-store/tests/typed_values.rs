@@ -193,3 +193,158 @@ proptest! {
         }
     }
 }
+
+std::thread_local! {
+    static LOOKS: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+}
+
+/// Counts how often one of it is validated.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+#[rkyv(bytecheck(verify))]
+struct Counted {
+    name: String,
+    years: Vec<u64>,
+}
+
+// SAFETY: it looks at nothing and only counts.
+unsafe impl<C: rkyv::rancor::Fallible + ?Sized> rkyv::bytecheck::Verify<C> for ArchivedCounted {
+    fn verify(&self, _: &mut C) -> Result<(), C::Error> {
+        LOOKS.set(LOOKS.get() + 1);
+        Ok(())
+    }
+}
+
+impl Named for Counted {
+    const NAME: &'static str = "counted";
+}
+
+/// The same name, and other bytes are valid.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Imposter {
+    flags: [bool; 16],
+}
+
+impl Named for Imposter {
+    const NAME: &'static str = "counted";
+}
+
+fn counted(years: u64) -> Counted {
+    Counted {
+        name: format!("a name of {years} years, out of line"),
+        years: (0..years).collect(),
+    }
+}
+
+/// How often values were validated by a read of `key`, and how many years it has.
+fn looks(store: &Store, key: u32) -> (u32, usize) {
+    LOOKS.set(0);
+    let read = store.read();
+    let table = read
+        .typed::<u32, Archive<Counted>>("t")
+        .expect("sound")
+        .expect("made");
+    let years = table.get(&key).expect("valid").expect("put").years.len();
+    let mut all = table.iter().expect("sound");
+    assert!(all.all(|entry| entry.is_ok()));
+    (LOOKS.get(), years)
+}
+
+#[test]
+fn an_archive_is_validated_once_until_its_page_is_written_anew() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for store in [
+        in_memory(),
+        Options::new().open(dir.path()).expect("a new store"),
+    ] {
+        // In a leaf, and in pages of its own.
+        let (mut small, mut large) = (3, 3000);
+        let mut fresh = 2;
+        for round in 0..400 {
+            if round % 4 == 0 {
+                // By now it lies where another version's pages were.
+                (small, large) = (3 + round % 5, 3000 + round);
+                let mut write = store.write().expect("sound");
+                let mut table = write.typed::<u32, Archive<Counted>>("t").expect("ours");
+                table.put(&1_u32, &counted(small)).expect("sound");
+                table.put(&2_u32, &counted(large)).expect("sound");
+                write.commit().expect("room");
+                if round % 16 == 0 {
+                    store.checkpoint().expect("a working disk");
+                }
+                fresh = 2;
+            }
+            let years = usize::try_from(if round % 2 == 0 { small } else { large });
+            let key = 1 + u32::from(round % 2 == 1);
+            assert_eq!(looks(&store, key), (fresh, years.expect("few")), "{round}");
+            fresh = 0;
+        }
+        // Where a transaction may still change them, they are validated each time.
+        let mut write = store.write().expect("sound");
+        let table = write.typed::<u32, Archive<Counted>>("t").expect("ours");
+        LOOKS.set(0);
+        for _ in 0..3 {
+            table.get(&1_u32).expect("valid").expect("put");
+        }
+        assert_eq!(LOOKS.get(), 3);
+    }
+}
+
+#[test]
+fn what_is_valid_as_one_type_is_not_so_as_another_of_its_name() {
+    let store = in_memory();
+    let mut write = store.write().expect("sound");
+    let mut table = write.typed::<u32, Archive<Counted>>("t").expect("new");
+    table.put(&1_u32, &counted(300)).expect("sound");
+    write.commit().expect("memory");
+    assert_eq!(looks(&store, 1).0, 1);
+    let read = store.read();
+    for _ in 0..2 {
+        let table = read.typed::<u32, Archive<Imposter>>("t").expect("one name");
+        let error = table
+            .expect("made")
+            .get(&1_u32)
+            .map(|value| value.is_some());
+        let error = error.expect_err("its bytes are no flags");
+        assert!(matches!(error, TypedError::Value { .. }), "{error}");
+    }
+    assert_eq!(looks(&store, 1).0, 0);
+}
+
+#[test]
+fn bytes_that_are_no_archive_are_refused_each_time() {
+    let store = in_memory();
+    let mut write = store.write().expect("sound");
+    let mut table = write.typed::<u32, Archive<Counted>>("t").expect("new");
+    for key in 1..=40_u32 {
+        table
+            .put(&key, &counted(u64::from(key * 20)))
+            .expect("sound");
+    }
+    // Each with a pointer, a length or a text that is wrong, where the right one was.
+    let mut raw = write.table("t").expect("bytes under bytes");
+    for key in 1..=40_u32 {
+        let value = raw.get(&key.to_be_bytes()).expect("sound").expect("put");
+        let mut value = value.to_vec();
+        let end = value.len() - 1 - key as usize % 16;
+        value[end] ^= 0x55;
+        raw.put(&key.to_be_bytes(), &value).expect("sound");
+    }
+    write.commit().expect("memory");
+    let read = store.read();
+    let table = read
+        .typed::<u32, Archive<Counted>>("t")
+        .expect("sound")
+        .expect("made");
+    let mut refused = 0;
+    for key in 1..=40_u32 {
+        let first = table
+            .get(&key)
+            .map(|town| town.map(|town| town.years.len()));
+        let again = table
+            .get(&key)
+            .map(|town| town.map(|town| town.years.len()));
+        assert_eq!(first, again);
+        refused += u32::from(matches!(first, Err(TypedError::Value { .. })));
+    }
+    assert!(refused > 20, "{refused}");
+}

@@ -1,11 +1,13 @@
 //! Readers against the writer: publication, reuse of pages, growth of the file
-//! (`versions`, `file_len`).
+//! (`versions`, `file_len`); what is known of the values in a page (`validated`).
 
 use loom::sync::Arc;
 
 use super::world::{GONE, World};
-use super::{NEW, OLD, version};
+use super::{NEW, OLD, version, version_at};
+use crate::ids::Extent;
 use crate::sync::{Step, without};
+use crate::validated::{Remembered, Validated};
 use crate::versions::Trace;
 
 /// The old version in page 1, and a file that ends behind it.
@@ -146,4 +148,62 @@ fn loom_two_readers_hold_two_slots() {
 #[should_panic(expected = "still there")]
 fn loom_two_readers_in_one_slot_are_caught() {
     without(Step::TakeSlot, two_readers);
+}
+
+/// A reader remembers the value of page 1, which is written anew for a third version once
+/// no snapshot sees it: what was known of it is not believed of what is there then.
+fn remembering() {
+    const NEWER: u64 = 3;
+    loom::model(|| {
+        let world = World::new(version(OLD), 2);
+        let validated = Arc::new(Validated::default());
+        let value = Remembered::new(1, 0, 8, 0).expect("short");
+        let read = |world: &World, validated: &Validated| {
+            let (version, slot) = world.versions.begin(Trace::default());
+            if version.root.page == 1 {
+                let known = validated.knows(value);
+                assert!(!known || version.txn == OLD, "known of the bytes before");
+                if version.txn == OLD {
+                    validated.remember(value);
+                }
+            }
+            slot.end();
+        };
+        let other = {
+            let (world, validated) = (Arc::clone(&world), Arc::clone(&validated));
+            loom::thread::spawn(move || {
+                replace_and_forget(&world, &validated, NEWER);
+            })
+        };
+        read(&world, &validated);
+        read(&world, &validated);
+        other.join().unwrap();
+        read(&world, &validated);
+    });
+}
+
+/// Publishes a version in page 2, and then one in page 1 if no snapshot sees the first.
+fn replace_and_forget(world: &World, validated: &Validated, newer: u64) {
+    world.len.set(3);
+    world.write(2, NEW);
+    world.versions.publish(version(NEW));
+    if !world.is_seen(OLD) {
+        let page = Extent { first: 1, pages: 1 };
+        validated.forget(page);
+        world.write(1, newer);
+        world.versions.publish(version_at(newer, 1));
+    }
+}
+
+/// A page that is written anew is validated anew.
+#[test]
+fn loom_what_is_written_anew_is_not_known() {
+    remembering();
+}
+
+/// The same with a writer that does not forget.
+#[test]
+#[should_panic(expected = "known of the bytes before")]
+fn loom_not_forgetting_what_was_valid_is_caught() {
+    without(Step::ForgetValidated, remembering);
 }

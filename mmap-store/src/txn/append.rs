@@ -239,14 +239,12 @@ struct Pen<'p, 's> {
 fn take_run(txn: &mut WriteTxn<'_>, pages: u32) -> Result<Extent, LoadError> {
     let run = txn.shared.take_run(&mut txn.head, pages);
     let run = run.map_err(|error| LoadError::Pages(Box::new(error)))?;
-    txn.shared.pages.clear_verified(run);
     txn.head.early.push(run);
     Ok(run)
 }
 
 fn write(txn: &WriteTxn<'_>, first: u32, buffers: &[IoSlice<'_>]) -> Result<(), LoadError> {
-    let backing = txn.shared.pages.backing();
-    let written = backing.write_pages(first, buffers);
+    let written = txn.shared.pages.write(first, buffers);
     written.map_err(|source| LoadError::Io {
         action: "write pages",
         source,

@@ -363,12 +363,11 @@ fn write_out(
     placed: &Placement,
     order: &[usize],
 ) -> io::Result<()> {
-    let backing = shared.pages.backing();
     let zeros = [0; PAGE_BYTES];
     for (value, run) in work.values.iter().flatten().zip(&placed.values) {
         let pad = run.pages as usize * PAGE_BYTES - value.len();
         let buffers = [IoSlice::new(value), IoSlice::new(&zeros[..pad])];
-        backing.write_pages(run.first, &buffers)?;
+        shared.pages.write(run.first, &buffers)?;
     }
     let mut nodes = order.iter().map(|&index| {
         let page = work.nodes[index].as_ref();
@@ -377,7 +376,7 @@ fn write_out(
     // Where the last table was dropped there are none.
     for run in placed.nodes.iter().filter(|run| run.pages > 0) {
         let buffers: Vec<IoSlice<'_>> = nodes.by_ref().take(run.pages as usize).collect();
-        backing.write_pages(run.first, &buffers)?;
+        shared.pages.write(run.first, &buffers)?;
     }
     Ok(())
 }

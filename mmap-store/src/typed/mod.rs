@@ -8,6 +8,7 @@ mod key;
 mod plain;
 #[cfg(feature = "serde")]
 mod serial;
+mod stored;
 mod table;
 mod value;
 
@@ -18,5 +19,6 @@ pub use key::Key;
 pub use plain::Plain;
 #[cfg(feature = "serde")]
 pub use serial::Serial;
+pub use stored::Stored;
 pub use table::{TypedEntry, TypedRange, TypedTable, TypedTableMut};
 pub use value::{Named, Value};

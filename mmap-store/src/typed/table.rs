@@ -4,13 +4,14 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Bound, RangeBounds};
 
-use crate::error::{ReadError, TableError, TypedError};
+use crate::error::{DecodeError, ReadError, TableError, TypedError};
 use crate::pages::Pages;
 use crate::schema::TableOptions;
 use crate::tree::range::{Entry, TreeRange};
 use crate::txn::read::{ReadTxn, Table};
 use crate::txn::write::{TableMut, WriteTxn};
 use crate::typed::key::Key;
+use crate::typed::stored::Stored;
 use crate::typed::value::Value;
 
 /// What a table of these types is created with.
@@ -104,11 +105,11 @@ fn decode_key<K: Key + ?Sized>(bytes: &[u8]) -> Result<K::Owned, TypedError> {
     })
 }
 
-fn decode_value<V: Value + ?Sized>(bytes: &[u8]) -> Result<V::Read<'_>, TypedError> {
-    V::decode(bytes).map_err(|source| TypedError::Value {
+fn no_value<V: Value + ?Sized>(source: DecodeError) -> TypedError {
+    TypedError::Value {
         type_name: V::type_name(),
         source,
-    })
+    }
 }
 
 /// A typed table as a snapshot sees it.
@@ -149,7 +150,9 @@ impl<'t, K: Key + ?Sized, V: Value + ?Sized> TypedTable<'t, K, V> {
         Q: Key<Owned = K::Owned> + ?Sized,
     {
         let value = self.table.get(&encode(key))?;
-        let read = value.map(decode_value::<V>).transpose();
+        let stored = Stored::new(self.table.pages);
+        let read = value.map(|bytes| V::decode_stored(bytes, stored).map_err(no_value::<V>));
+        let read = read.transpose();
         self.table.pages.intact(Ok(()))?;
         read
     }
@@ -241,7 +244,11 @@ fn decode_entry<'t, K: Key + ?Sized, V: Value + ?Sized>(
     entry: Result<Option<Entry<'_, 't>>, ReadError>,
     failed: &mut bool,
 ) -> Result<Option<TypedEntry<'t, K, V>>, TypedError> {
-    let decode = |(key, value)| Ok((decode_key::<K>(key)?, decode_value::<V>(value)?));
+    let stored = Stored::new(pages);
+    let decode = |(key, value)| {
+        let value = V::decode_stored(value, stored).map_err(no_value::<V>);
+        Ok((decode_key::<K>(key)?, value?))
+    };
     let decoded = entry.map(|entry| entry.map(decode).transpose());
     let decoded = pages.intact(decoded);
     *failed = decoded.is_err();
@@ -276,7 +283,8 @@ impl<K: Key + ?Sized, V: Value + ?Sized> TypedTableMut<'_, '_, K, V> {
         Q: Key<Owned = K::Owned> + ?Sized,
     {
         let value = self.table.get(&encode(key))?;
-        value.map(decode_value::<V>).transpose()
+        let read = value.map(|bytes| V::decode(bytes).map_err(no_value::<V>));
+        read.transpose()
     }
 
     /// Stores `value` under `key`, in the place of an older one; true if the key is new.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::error::{DecodeError, EncodeError};
 use crate::typed::key::Key;
+use crate::typed::stored::Stored;
 
 /// A type of values.
 ///
@@ -43,6 +44,23 @@ pub trait Value {
     ///
     /// Any [`DecodeError`].
     fn decode(bytes: &[u8]) -> Result<Self::Read<'_>, DecodeError>;
+
+    /// Reads a value from the store's own bytes, as [`Value::decode`] does.
+    ///
+    /// A type that reads an [archive](crate::Archive) hands `stored` on to that one's method
+    /// of this name: a value that was found valid is not looked at again then. For others
+    /// there is nothing to gain.
+    ///
+    /// # Errors
+    ///
+    /// Any [`DecodeError`].
+    fn decode_stored<'b>(
+        bytes: &'b [u8],
+        stored: Stored<'_>,
+    ) -> Result<Self::Read<'b>, DecodeError> {
+        let _ = stored;
+        Self::decode(bytes)
+    }
 }
 
 /// The name and version under which tables record a type of one's own.
