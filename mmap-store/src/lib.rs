@@ -34,6 +34,7 @@
 //! | aligned | [`table_with`](WriteTxn::table_with) | bytes | bytes that start at multiples of up to 4096 | slices that can be cast |
 //! | typed | [`typed`](WriteTxn::typed) | any [`Key`], in its order | any [`Value`] | slices, references in the file, or values |
 //! | multi-map | [`multi_map`](WriteTxn::multi_map) | bytes | several for each key, sorted | copies, one at a time |
+//! | typed multi-map | [`typed_multi_map`](WriteTxn::typed_multi_map) | any [`Key`], in its order | several of any [`Value`] for each key, in the order of their bytes | copies, one at a time |
 //! | compressed | [`compressed`](WriteTxn::compressed) | bytes | bytes, compressed above a threshold | slices, or copies where they are compressed |
 //!
 //! What a table is stands in its record in the file; opening it as something else is an
@@ -239,4 +240,7 @@ pub use typed::Plain;
 #[cfg(all(not(loom), feature = "serde"))]
 pub use typed::Serial;
 #[cfg(not(loom))]
-pub use typed::{Key, Named, Stored, TypedEntry, TypedRange, TypedTable, TypedTableMut, Value};
+pub use typed::{
+    Key, Named, Stored, TypedEntry, TypedMultiMap, TypedMultiMapMut, TypedPair, TypedPairs,
+    TypedRange, TypedTable, TypedTableMut, TypedValues, Value,
+};

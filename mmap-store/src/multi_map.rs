@@ -19,30 +19,42 @@ use crate::txn::write::{TableMut, WriteTxn};
 /// Bounds of keys.
 type KeyBounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-fn options() -> TableOptions {
+pub(crate) fn options() -> TableOptions {
     let mut options = TableOptions::new();
     options.multi_map = true;
     options
 }
 
 impl ReadTxn<'_> {
-    /// The multi-map called `name`, or `None` if there is nothing of that name.
+    /// The multi-map called `name`, or `None` if there is nothing of that name. Whatever
+    /// types its record names: keys and values are read as bytes.
     ///
     /// # Errors
     ///
     /// [`TableError::Mismatch`] if it is a table; [`TableError::Read`].
     pub fn multi_map(&self, name: &str) -> Result<Option<MultiMap<'_>>, TableError> {
         match self.raw_table(name)? {
-            Some(table) if table.options() == options() => Ok(Some(MultiMap { table })),
+            Some(table) if table.options().multi_map => Ok(Some(MultiMap { table })),
             Some(table) => Err(table.mismatch(name, &options())),
             None => Ok(None),
         }
+    }
+
+    /// Like [`ReadTxn::multi_map`], if it was created with these options.
+    pub(crate) fn multi_map_with(
+        &self,
+        name: &str,
+        options: &TableOptions,
+    ) -> Result<Option<MultiMap<'_>>, TableError> {
+        let table = self.table_with(name, options)?;
+        Ok(table.map(|table| MultiMap { table }))
     }
 }
 
 impl<'s> WriteTxn<'s> {
     /// The multi-map called `name`, which is created if it is not there: several values
-    /// per key, each once, in the order of their bytes.
+    /// per key, each once, in the order of their bytes. Whatever types the record of one
+    /// that is there names: keys and values are bytes.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,7 +80,20 @@ impl<'s> WriteTxn<'s> {
     ///
     /// [`WriteError::Table`] if it is a table; else as [`WriteTxn::table`].
     pub fn multi_map(&mut self, name: &str) -> Result<MultiMapMut<'_, 's>, WriteError> {
-        let table = self.raw_table_with(name, &options())?;
+        if self.raw_table(name)?.is_multi_map() {
+            let table = self.raw_table(name)?;
+            return Ok(MultiMapMut { table });
+        }
+        self.multi_map_with(name, &options())
+    }
+
+    /// The multi-map called `name`, created with these options or to be created.
+    pub(crate) fn multi_map_with(
+        &mut self,
+        name: &str,
+        options: &TableOptions,
+    ) -> Result<MultiMapMut<'_, 's>, WriteError> {
+        let table = self.raw_table_with(name, options)?;
         Ok(MultiMapMut { table })
     }
 }

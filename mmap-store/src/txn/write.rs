@@ -278,6 +278,12 @@ impl TableMut<'_, '_> {
         self.txn.tables[self.index].record.root
     }
 
+    /// Whether it is there, and a multi-map.
+    pub(crate) fn is_multi_map(&self) -> bool {
+        let table = &self.txn.tables[self.index];
+        table.exists && table.options.multi_map
+    }
+
     /// What the table was created with.
     pub fn options(&self) -> &TableOptions {
         &self.txn.tables[self.index].options

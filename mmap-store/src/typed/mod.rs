@@ -4,6 +4,7 @@
 mod archive;
 mod bytes;
 mod key;
+mod multi_map;
 #[cfg(feature = "zerocopy")]
 mod plain;
 #[cfg(feature = "serde")]
@@ -15,6 +16,7 @@ mod value;
 #[cfg(feature = "rkyv")]
 pub use archive::Archive;
 pub use key::Key;
+pub use multi_map::{TypedMultiMap, TypedMultiMapMut, TypedPair, TypedPairs, TypedValues};
 #[cfg(feature = "zerocopy")]
 pub use plain::Plain;
 #[cfg(feature = "serde")]

@@ -80,32 +80,32 @@ impl<'s> WriteTxn<'s> {
 }
 
 /// The types of a table, which holds none of them.
-type Types<K, V> = PhantomData<(fn(&K), fn(&V))>;
+pub(super) type Types<K, V> = PhantomData<(fn(&K), fn(&V))>;
 
 /// An entry of a typed table.
 pub type TypedEntry<'t, K, V> = (<K as Key>::Owned, <V as Value>::Read<'t>);
 
-fn encode<Q: Key + ?Sized>(key: &Q) -> Vec<u8> {
+pub(super) fn encode<Q: Key + ?Sized>(key: &Q) -> Vec<u8> {
     let mut out = Vec::new();
     key.encode(&mut out);
     out
 }
 
-fn encode_bounds<Q: Key + ?Sized>(
+pub(super) fn encode_bounds<Q: Key + ?Sized>(
     bounds: &impl RangeBounds<Q>,
 ) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let (start, end) = (bounds.start_bound(), bounds.end_bound());
     (start.map(encode), end.map(encode))
 }
 
-fn decode_key<K: Key + ?Sized>(bytes: &[u8]) -> Result<K::Owned, TypedError> {
+pub(super) fn decode_key<K: Key + ?Sized>(bytes: &[u8]) -> Result<K::Owned, TypedError> {
     K::decode(bytes).map_err(|source| TypedError::Key {
         type_name: K::type_name(),
         source,
     })
 }
 
-fn no_value<V: Value + ?Sized>(source: DecodeError) -> TypedError {
+pub(super) fn no_value<V: Value + ?Sized>(source: DecodeError) -> TypedError {
     TypedError::Value {
         type_name: V::type_name(),
         source,
@@ -342,8 +342,8 @@ impl<K: Key + ?Sized, V: Value + ?Sized> TypedTableMut<'_, '_, K, V> {
 
 /// Written by hand: what is derived asks it of the types.
 macro_rules! impl_debug {
-    ($($name:ident <$($life:lifetime),*> $field:ident;)*) => {$(
-        impl<K: ?Sized, V: ?Sized> fmt::Debug for $name<$($life,)* K, V> {
+    ($($name:ident <$($life:lifetime,)* $($type:ident),*> $field:ident;)*) => {$(
+        impl<$($type: ?Sized),*> fmt::Debug for $name<$($life,)* $($type),*> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut shown = f.debug_struct(stringify!($name));
                 shown.field(stringify!($field), &self.$field).finish()
@@ -352,8 +352,10 @@ macro_rules! impl_debug {
     )*};
 }
 
+pub(super) use impl_debug;
+
 impl_debug! {
-    TypedTable<'_> table;
-    TypedRange<'_> inner;
-    TypedTableMut<'_, '_> table;
+    TypedTable<'_, K, V> table;
+    TypedRange<'_, K, V> inner;
+    TypedTableMut<'_, '_, K, V> table;
 }
