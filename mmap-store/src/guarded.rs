@@ -16,6 +16,24 @@ pub(crate) const PLACES: usize = if cfg!(loom) { 2 } else { 64 };
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaceIndex(usize);
 
+/// A mapping: its addresses, from `start` up to and without `end`, and the descriptor of
+/// its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) file: u32,
+}
+
+impl Mapping {
+    /// None: a place that is free.
+    const NONE: Self = Self {
+        start: 0,
+        end: 0,
+        file: 0,
+    };
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Guarded {
@@ -28,6 +46,7 @@ struct Place {
     turn: AtomicU64,
     start: AtomicU64,
     end: AtomicU64,
+    file: AtomicU32,
     /// Whether a page of it was mended.
     lost: AtomicU32,
 }
@@ -39,6 +58,7 @@ impl Place {
             turn: AtomicU64::new(0),
             start: AtomicU64::new(0),
             end: AtomicU64::new(0),
+            file: AtomicU32::new(0),
             lost: AtomicU32::new(0),
         }
     }
@@ -49,24 +69,26 @@ impl Place {
             turn: AtomicU64::new(0),
             start: AtomicU64::new(0),
             end: AtomicU64::new(0),
+            file: AtomicU32::new(0),
             lost: AtomicU32::new(0),
         }
     }
 
-    /// Changes the range; the place is the caller's by its odd `turn`.
-    fn set(&self, turn: u64, start: u64, end: u64) {
+    /// Changes the mapping; the place is the caller's by its odd `turn`.
+    fn set(&self, turn: u64, mapping: Mapping) {
         // Release: a look that sees one of the stores below sees the odd turn at its end
         // (the Acquire fence in `covers`).
         fence(Ordering::Release);
         // Relaxed: what is read of a change is thrown away.
-        self.start.store(start, Ordering::Relaxed);
-        self.end.store(end, Ordering::Relaxed);
-        // Release: publishes both to the Acquire at the beginning of `covers`.
+        self.start.store(mapping.start, Ordering::Relaxed);
+        self.end.store(mapping.end, Ordering::Relaxed);
+        self.file.store(mapping.file, Ordering::Relaxed);
+        // Release: publishes all three to the Acquire at the beginning of `covers`.
         self.turn.store(turn + 1, Ordering::Release);
     }
 
     /// Takes the place if it is free.
-    fn claim(&self, start: u64, end: u64) -> bool {
+    fn claim(&self, mapping: Mapping) -> bool {
         // Acquire: pairs with the Release in `set`, so that `end` is of this turn or later.
         let turn = self.turn.load(Ordering::Acquire);
         // Relaxed: if it is of a later turn, the exchange fails.
@@ -83,21 +105,24 @@ impl Place {
         }
         // Relaxed: published with the range.
         self.lost.store(0, Ordering::Relaxed);
-        self.set(turn + 1, start, end);
+        self.set(turn + 1, mapping);
         true
     }
 
-    fn covers(&self, address: u64) -> bool {
+    /// The mapping, if it has this address.
+    fn covers(&self, address: u64) -> Option<Mapping> {
         // Acquire: pairs with the Release at the end of `set`.
         let turn = self.turn.load(Ordering::Acquire);
         // Relaxed: believed only if no change came in between.
         let start = self.start.load(Ordering::Relaxed);
         let end = self.end.load(Ordering::Relaxed);
+        let file = self.file.load(Ordering::Relaxed);
         // Acquire: pairs with the Release fence in `set`.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
         let same = self.turn.load(Ordering::Relaxed) == turn || left_out(Step::LookAtTurnAgain);
-        turn.is_multiple_of(2) && same && (start..end).contains(&address)
+        let found = turn.is_multiple_of(2) && same && (start..end).contains(&address);
+        found.then_some(Mapping { start, end, file })
     }
 }
 
@@ -116,9 +141,9 @@ impl Guarded {
         }
     }
 
-    /// Adds the addresses from `start` up to and without `end`; `None` if there is no room.
-    pub(crate) fn add(&self, start: u64, end: u64) -> Option<PlaceIndex> {
-        let claimed = self.places.iter().position(|place| place.claim(start, end));
+    /// Adds a mapping; `None` if there is no room.
+    pub(crate) fn add(&self, mapping: Mapping) -> Option<PlaceIndex> {
+        let claimed = self.places.iter().position(|place| place.claim(mapping));
         claimed.map(PlaceIndex)
     }
 
@@ -130,13 +155,13 @@ impl Guarded {
         // Relaxed: only the owner changes an owned place, and that is the caller.
         let turn = place.turn.load(Ordering::Relaxed);
         place.turn.store(turn + 1, Ordering::Relaxed);
-        place.set(turn + 1, 0, 0);
+        place.set(turn + 1, Mapping::NONE);
     }
 
     /// Whose address it is. Safe in a signal handler.
-    pub(crate) fn find(&self, address: u64) -> Option<PlaceIndex> {
-        let found = self.places.iter().position(|place| place.covers(address));
-        found.map(PlaceIndex)
+    pub(crate) fn find(&self, address: u64) -> Option<(PlaceIndex, Mapping)> {
+        let mut places = self.places.iter().enumerate();
+        places.find_map(|(index, place)| Some((PlaceIndex(index), place.covers(address)?)))
     }
 
     /// Notes that a page was lost. Safe in a signal handler.

@@ -188,7 +188,8 @@ impl Options {
     /// [`Store::has_vanished`] after using them. Values that not all bytes can be (`&str`,
     /// archives of `rkyv`) are found valid as they are lent, and may not be afterwards: where files may
     /// be cut and the guard is on, read such values as bytes. Reads of a write transaction may meet the
-    /// zeros; it is not committed then. The last piece of a file that was cut
+    /// zeros; it is not committed then. A process that goes on to read some 65,000 pages that
+    /// its disk cannot read is ended all the same. The last piece of a file that was cut
     /// in the middle of a page reads as zeros without a fault, as it always does.
     pub fn guard_sigbus(mut self, guard: bool) -> Self {
         self.guard_sigbus = guard;

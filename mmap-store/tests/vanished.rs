@@ -7,10 +7,13 @@
 #![cfg(not(loom))]
 
 use core::cell::Cell;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use brickyard_store::{CommitError, Options, ReadError, Store, WriteError};
 
@@ -150,6 +153,48 @@ fn more_stores_than_can_be_guarded_are_an_error() {
     // One that is closed makes room for another.
     stores.pop();
     open(301).expect("there is room");
+}
+
+/// The pages of a file are there, and some of them cannot be read: what a disk that fails
+/// does. Here it is a full `tmpfs`, which has no memory for a page that was given back.
+/// Without the right to mount one, there is nothing to test.
+#[test]
+fn pages_that_cannot_be_read_are_errors_in_a_file_of_its_length() {
+    if !is_child() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let script = "mount -t tmpfs -o size=16m tmpfs \"$1\" || exit 0; touch \"$1/mounted\"; \
+                      exec \"$0\" --exact pages_that_cannot_be_read_are_errors_in_a_file_of_its_length";
+        let mut child = Command::new("unshare");
+        let program = std::env::current_exe().expect("a program has a path");
+        child.args(["-m", "sh", "-c", script]).arg(program);
+        child.arg(dir.path()).env(CHILD, dir.path());
+        let Ok(output) = child.output() else { return };
+        let refused = String::from_utf8_lossy(&output.stderr).contains("unshare failed");
+        assert!(output.status.success() || refused, "{output:?}");
+        return;
+    }
+    let dir = std::env::var_os(CHILD).expect("the parent said so");
+    let dir = Path::new(&dir);
+    assert!(dir.join("mounted").exists());
+    let folder = dir.join("store");
+    filled(&folder, &options()).close().expect("room");
+    let store = options().open(&folder).expect("sound");
+    let tree = OpenOptions::new().write(true).open(folder.join("tree"));
+    let tree = tree.expect("ours");
+    let length = tree.metadata().expect("ours").len();
+    // All but the slots and the last pages, which are part of no longer file.
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&tree, flags, 8192, length - 3 * 8192).expect("tmpfs has holes");
+    let mut rest = File::create(dir.join("rest")).expect("room");
+    while rest.write_all(&[1; 4096]).is_ok() {}
+    let read = store.read();
+    assert!(read.table("t").is_err());
+    assert!(store.has_vanished());
+    assert_vanished(read.tables());
+    assert!(read.typed::<u32, u32>("typed").is_err());
+    assert!(!store.check().problems.is_empty());
+    assert!(store.checkpoint().is_err());
+    assert_eq!(tree.metadata().expect("ours").len(), length);
 }
 
 /// Runs one of the tests below on its own, in the role of the child.

@@ -123,7 +123,7 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
         _ => io_error("map", &tree_path, source),
     })?;
     if options.guard {
-        let guarded = map.guard();
+        let guarded = map.guard(&tree);
         let guarded = guarded.map_err(|source| io_error("guard", &tree_path, source))?;
         if !guarded {
             return Err(OpenError::Option {

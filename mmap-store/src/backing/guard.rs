@@ -3,12 +3,25 @@
 //! A page of a mapping that lies beyond the end of its file, or that the disk cannot read,
 //! ends the process with SIGBUS. With [`Options::guard_sigbus`](crate::Options::guard_sigbus)
 //! a handler looks whether the address is in a guarded mapping ([`crate::guarded`]). If so it
-//! notes that bytes were lost, lays a page of zeros over the place and returns: the read
+//! notes that bytes were lost, lays zeros over the place and returns: the read
 //! goes on, and whoever asked for it finds the note afterwards (`Pages::intact`).
 //!
-//! The handler does nothing but atomic loads and stores and the system calls `mmap` and
-//! `sigaction`, which it may ([signal-safety(7)] and, for `mmap` by `rustix`, a bare system
-//! call). It stays for the life of the process; what is not ours goes to the handler that
+//! ```text
+//!   start            end of the file                          end
+//!   +--------+--------+----------------------------------------+
+//!   | pages, of which | address space: a fault here lays zeros |
+//!   | a fault mends 1 | from its page to the end, at once      |
+//!   +--------+--------+----------------------------------------+
+//! ```
+//!
+//! Each piece of zeros is a mapping of its own, and the system lets a process have some
+//! 65,000. Where a file was cut one is enough. Where a disk cannot read a page, what
+//! follows may be lent and readable, so it is a mapping a page: a process that goes on to read tens
+//! of thousands of such pages is ended as it would be without the guard.
+//!
+//! The handler does nothing but atomic loads and stores and the system calls `fstat`, `mmap`
+//! and `sigaction`, which it may ([signal-safety(7)] and, for those by `rustix`, bare system
+//! calls). It stays for the life of the process; what is not ours goes to the handler that
 //! was there before. That one may put the default in our place, as the standard library's
 //! does with a signal that somebody sent: then ours comes back, and the next signal that is
 //! not ours meets the default.
@@ -18,13 +31,15 @@
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
 
 use memmap2::MmapRaw;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::guarded::{Guarded, PlaceIndex};
+use crate::guarded::{Guarded, Mapping, PlaceIndex};
 use crate::sync::{AtomicU32, Mutex, Ordering};
 
 static GUARDED: Guarded = Guarded::new();
@@ -44,15 +59,22 @@ struct Installed {
 #[derive(Debug)]
 pub(crate) struct Guard {
     place: PlaceIndex,
+    /// A descriptor that stays open while the place is taken.
+    _file: File,
 }
 
 impl Guard {
-    /// Guards a mapping; `None` if too many are.
-    pub(crate) fn over(raw: &MmapRaw) -> io::Result<Option<Self>> {
+    /// Guards a mapping of this file, from its beginning on; `None` if too many are.
+    pub(crate) fn over(raw: &MmapRaw, file: &File) -> io::Result<Option<Self>> {
         install()?;
+        let file = file.try_clone()?;
         let start = raw.as_ptr() as u64;
-        let place = GUARDED.add(start, start + raw.len() as u64);
-        Ok(place.map(|place| Self { place }))
+        let place = GUARDED.add(Mapping {
+            start,
+            end: start + raw.len() as u64,
+            file: file.as_raw_fd().cast_unsigned(),
+        });
+        Ok(place.map(|place| Self { place, _file: file }))
     }
 
     /// Whether bytes of it were lost.
@@ -138,21 +160,39 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     pass_on(&installed.previous, is_fault, signal, info, context);
 }
 
-/// Lays zeros over the OS page of `address` if it lies in a guarded mapping.
+/// Lays zeros over what cannot be read at `address`, if that lies in a guarded mapping.
 fn mend(address: u64, os_page: usize) -> bool {
-    let Some(place) = GUARDED.find(address) else {
+    let Some((place, mapping)) = GUARDED.find(address) else {
         return false;
     };
+    // Before the look at the file: what is lent after this is not believed.
     GUARDED.lose(place);
     let page = address & !(os_page as u64 - 1);
-    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-    // SAFETY: (1) the page lies in a mapping of this crate, which starts on an OS page, is
-    // registered while it is mapped and not removed while somebody reads it, as who faulted
-    // here does: nothing else is replaced; (2) nobody could have read the bytes that were
-    // there, since they are not; references to them go on to point at readable memory.
+    let is_cut = file_bytes(&mapping).is_some_and(|bytes| page - mapping.start >= bytes);
+    let len = if is_cut {
+        usize::try_from(mapping.end - page).unwrap_or(os_page)
+    } else {
+        os_page
+    };
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+    // SAFETY: (1) the range starts on an OS page and lies in a mapping of this crate, which
+    // is registered while it is mapped and not removed while somebody reads it, as who
+    // faulted here does: nothing else is replaced; (2) nobody could have read the bytes that
+    // were there, since they are not: one page faulted, and more lay beyond the end of the file
+    // after the note above, so that what was lent before is gone, and what is written there
+    // later is not lent; (3) references to them go on to point at readable memory.
     let mended =
-        unsafe { rustix::mm::mmap_anonymous(page as *mut c_void, os_page, ProtFlags::READ, flags) };
+        unsafe { rustix::mm::mmap_anonymous(page as *mut c_void, len, ProtFlags::READ, flags) };
     mended.is_ok()
+}
+
+/// The length of a mapping's file; `None` if it cannot be had.
+fn file_bytes(mapping: &Mapping) -> Option<u64> {
+    let file: RawFd = mapping.file.cast_signed();
+    // SAFETY: the guard keeps the descriptor open while the place is registered, which it is
+    // as long as somebody reads there.
+    let file = unsafe { BorrowedFd::borrow_raw(file) };
+    rustix::fs::fstat(file).ok()?.st_size.try_into().ok()
 }
 
 /// Does with a signal that is not ours what was done with it before.
@@ -200,5 +240,84 @@ fn pass_on(
             let handler = unsafe { core::mem::transmute::<usize, Plain>(handler) };
             handler(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What could go wrong: more is laid over than cannot be read, or so little that a
+    //! process meets the limit of mappings. How it is seen: files are mapped, guarded and
+    //! cut, and a page that fails as one on a bad disk does is made by mapping one beyond the
+    //! end of another file in its place: the system says the same of both (`BUS_ADRERR`).
+
+    use super::*;
+    use memmap2::MmapOptions;
+    use std::io::Write;
+
+    fn os_page() -> usize {
+        rustix::param::page_size()
+    }
+
+    /// A file of so many pages of ones, in a guarded mapping that is as long as asked.
+    fn guarded(pages: usize, mapped: usize) -> (File, MmapRaw, Guard) {
+        let mut file = tempfile::tempfile().expect("a temporary folder");
+        file.write_all(&vec![1; pages * os_page()]).expect("room");
+        let mut options = MmapOptions::new();
+        let raw = options.len(mapped * os_page()).map_raw_read_only(&file);
+        let raw = raw.expect("address space");
+        let guard = Guard::over(&raw, &file).expect("a handler");
+        (file, raw, guard.expect("a place"))
+    }
+
+    fn first_byte(raw: &MmapRaw, page: usize) -> u8 {
+        assert!(page * os_page() < raw.len());
+        // SAFETY: in the mapping; what faults is mended.
+        unsafe { raw.as_ptr().add(page * os_page()).read_volatile() }
+    }
+
+    #[test]
+    fn a_page_that_the_disk_cannot_read_is_lost_alone() {
+        let (file, raw, guard) = guarded(9, 20);
+        assert_eq!(first_byte(&raw, 4), 1);
+        let empty = tempfile::tempfile().expect("a temporary folder");
+        let bad = raw.as_ptr().wrapping_add(5 * os_page());
+        // SAFETY: the page lies in the mapping above, and nobody has a reference to it.
+        let replaced = unsafe {
+            let flags = MapFlags::SHARED | MapFlags::FIXED;
+            rustix::mm::mmap(
+                bad as *mut c_void,
+                os_page(),
+                ProtFlags::READ,
+                flags,
+                &empty,
+                0,
+            )
+        };
+        replaced.expect("address space");
+        assert!(!guard.is_lost());
+        assert_eq!(first_byte(&raw, 5), 0);
+        assert!(guard.is_lost());
+        assert_eq!(file.metadata().expect("ours").len(), 9 * os_page() as u64);
+        let bytes: Vec<u8> = (0..9).map(|page| first_byte(&raw, page)).collect();
+        assert_eq!(bytes, [1, 1, 1, 1, 1, 0, 1, 1, 1]);
+    }
+
+    /// More pages than a process can have mappings, with a gap between any two.
+    #[test]
+    fn all_of_a_file_that_was_cut_can_be_touched() {
+        const MAPPED: usize = 150_000;
+        let (file, raw, guard) = guarded(9, MAPPED);
+        file.set_len(3 * os_page() as u64).expect("ours");
+        assert!(!guard.is_lost());
+        assert_eq!(first_byte(&raw, 7), 0);
+        assert!(guard.is_lost());
+        for page in (3..MAPPED).step_by(2).rev() {
+            assert_eq!(first_byte(&raw, page), 0, "page {page}");
+        }
+        let bytes: Vec<u8> = (0..4).map(|page| first_byte(&raw, page)).collect();
+        assert_eq!(bytes, [1, 1, 1, 0]);
+        // What comes into the file later is not seen.
+        file.set_len(9 * os_page() as u64).expect("ours");
+        assert_eq!(first_byte(&raw, 8), 0);
     }
 }

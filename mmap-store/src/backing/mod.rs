@@ -15,6 +15,7 @@ pub(crate) mod memory;
 mod warm;
 
 use core::fmt;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -92,8 +93,9 @@ impl Map {
     }
 
     /// Makes bytes that vanish an error, and no signal; false if too many mappings are.
-    pub(crate) fn guard(&mut self) -> io::Result<bool> {
-        self.guard = Guard::over(&self.raw)?;
+    /// The mapping is one of this file, from its beginning on.
+    pub(crate) fn guard(&mut self, file: &File) -> io::Result<bool> {
+        self.guard = Guard::over(&self.raw, file)?;
         Ok(self.guard.is_some())
     }
 

@@ -8,23 +8,29 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use crate::guarded::Guarded;
+use crate::guarded::{Guarded, Mapping};
 use crate::sync::{Step, without};
+
+/// A mapping of the file of this number.
+fn mapping(file: u32, start: u64, end: u64) -> Mapping {
+    Mapping { start, end, file }
+}
 
 fn closing_and_opening_beside_a_fault() {
     loom::model(|| {
         let table = Arc::new(Guarded::new());
-        let closed = table.add(50, 60).expect("there is room");
-        let own = table.add(100, 110).expect("there is room");
+        let closed = table.add(mapping(1, 50, 60)).expect("there is room");
+        let own = table.add(mapping(2, 100, 110)).expect("there is room");
         let opener = {
             let table = Arc::clone(&table);
             thread::spawn(move || {
                 table.remove(closed);
-                table.add(10, 20).expect("there is room");
+                table.add(mapping(3, 10, 20)).expect("there is room");
             })
         };
         assert_eq!(table.find(30), None, "nobody's address is mended");
-        assert_eq!(table.find(105), Some(own), "one's own address is found");
+        let found = Some((own, mapping(2, 100, 110)));
+        assert_eq!(table.find(105), found, "one's own address is found");
         opener.join().expect("it does not panic");
         assert!(table.find(55).is_none() && table.find(15).is_some());
     });
