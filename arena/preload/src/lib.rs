@@ -57,7 +57,7 @@ mod abort;
     reason = "reads and writes errno through the C library's pointer"
 )]
 mod errno;
-#[expect(unsafe_code, reason = "calls getenv and reads what it returns")]
+#[expect(unsafe_code, reason = "reads the environment, and what getenv returns")]
 mod options;
 #[expect(
     unsafe_code,

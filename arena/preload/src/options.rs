@@ -18,12 +18,47 @@
 //! A value that is none of these gives one line on stderr, and the option keeps its
 //! default. A variable that is empty is one that is not set.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 use core::time::Duration;
 
 use brickyard_arena::{Arena, Builder, HugePages};
 
 use crate::report::say;
+
+/// What all variables of the library begin with.
+const PREFIX: &[u8] = b"BRICKYARD_";
+
+/// Whether the environment has a variable of the library's. Most processes have none, and then the
+/// pages of the options need not be touched.
+pub(crate) fn are_any() -> bool {
+    // SAFETY: the loader runs constructors before the program has threads that could change the
+    // environment.
+    let mut variable = unsafe { environ };
+    if variable.is_null() {
+        return false;
+    }
+    loop {
+        // SAFETY: the array ends with a null pointer, which is the last that is read.
+        let text = unsafe { variable.read() };
+        if text.is_null() {
+            return false;
+        }
+        // SAFETY: the C library's environment is made of C strings, which end with a zero; no byte
+        // beyond the first that differs is read.
+        let is_ours = (PREFIX.iter().enumerate())
+            .all(|(index, byte)| unsafe { text.add(index).cast::<u8>().read() } == *byte);
+        if is_ours {
+            return true;
+        }
+        // SAFETY: not at the null pointer yet.
+        variable = unsafe { variable.add(1) };
+    }
+}
+
+unsafe extern "C" {
+    /// The C library's environment: an array of C strings with a null pointer behind the last.
+    static environ: *const *const c_char;
+}
 
 /// Reads all variables and puts them in force.
 pub(crate) fn apply() {

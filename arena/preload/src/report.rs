@@ -44,6 +44,9 @@ static ON_EXIT: extern "C" fn() = on_exit;
 
 /// Reads the environment before the program can change it.
 extern "C" fn on_load() {
+    if !crate::options::are_any() {
+        return;
+    }
     crate::options::apply();
     // SAFETY: the name is a C string. The environment is read while the loader
     // runs constructors, before the program has threads that could change it.
