@@ -159,10 +159,7 @@ mod txn;
 mod multi_map;
 
 #[cfg(not(loom))]
-#[cfg_attr(
-    feature = "rkyv",
-    expect(unsafe_code, reason = "vouches for archives once")
-)]
+#[expect(unsafe_code, reason = "vouches for archives once")]
 mod typed;
 
 #[cfg(not(loom))]

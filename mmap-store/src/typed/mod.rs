@@ -9,6 +9,10 @@ mod multi_map;
 mod plain;
 #[cfg(feature = "serde")]
 mod serial;
+#[cfg_attr(
+    not(feature = "rkyv"),
+    expect(dead_code, reason = "nothing but archives is remembered")
+)]
 mod stored;
 mod table;
 mod value;
