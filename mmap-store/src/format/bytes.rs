@@ -72,6 +72,12 @@ pub(crate) fn order(one: &[u8], other: &[u8]) -> Ordering {
             return u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b));
         }
     }
+    if one.len() == other.len()
+        && let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk())
+    {
+        // What the last words have of the words before is the same.
+        return u64::from_be_bytes(*last).cmp(&u64::from_be_bytes(*other_last));
+    }
     // What follows the last word that both have, filled up with zeros. Zero is the lowest
     // byte, so only what is equal up to the end of the shorter one is left to the lengths.
     let after = words.len().min(other_words.len());

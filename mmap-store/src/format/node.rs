@@ -101,6 +101,44 @@ pub(crate) struct Aim {
     tied: bool,
 }
 
+/// The first entry of a leaf whose head is that of a key, to be looked at once it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hint<'a> {
+    page: &'a PageBuf,
+    index: usize,
+    /// Where the entry begins.
+    pub(crate) place: usize,
+    prefix_len: usize,
+}
+
+impl<'a> Hint<'a> {
+    /// The entry, if it is that of `key`, from which the hint was made. If not, one that
+    /// follows may be: see [`Node::pick_behind`].
+    #[inline(always)]
+    pub(crate) fn entry(&self, key: &[u8]) -> Result<Option<Entry<'a>>, Flaw> {
+        let suffix = key.get(self.prefix_len..).unwrap_or(&[]);
+        let rest = suffix.get(4..).unwrap_or(&[]);
+        let entry = leaf_entry(self.page, self.place).ok_or(Flaw::EntryBounds)?;
+        let is_it = entry.key_len == suffix.len() && same(entry.rest, rest);
+        Ok(is_it.then_some(entry))
+    }
+}
+
+/// The entry that begins at `place` of a leaf.
+#[inline]
+fn leaf_entry(page: &PageBuf, place: usize) -> Option<Entry<'_>> {
+    let (&[k0, k1, v0, v1], after) = page.get(place..)?.split_first_chunk()?;
+    let key_len = usize::from(u16::from_le_bytes([k0, k1]));
+    let (rest, tail) = after.split_at_checked(key_len.saturating_sub(4))?;
+    let len = u16::from_le_bytes([v0, v1]);
+    Some(Entry {
+        key_len,
+        rest,
+        value: tail.get(..usize::from(len & !LARGE_FLAG))?,
+        large: len & LARGE_FLAG != 0,
+    })
+}
+
 impl<'a> Node<'a> {
     /// Reads the header; says what is wrong with it (I1).
     #[inline]
@@ -198,27 +236,28 @@ impl<'a> Node<'a> {
 
     #[inline]
     fn entry_at(&self, index: usize) -> Option<Entry<'a>> {
-        let entry = self.page.get(self.place(index)?..)?;
-        let (&[k0, k1, v0, v1], after) = entry.split_first_chunk()?;
-        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
-        let rest_len = key_len.saturating_sub(4);
+        let place = self.place(index)?;
         if self.is_leaf() {
-            let (rest, tail) = after.split_at_checked(rest_len)?;
-            let len = u16::from_le_bytes([v0, v1]);
-            return Some(Entry {
-                key_len,
-                rest,
-                value: tail.get(..usize::from(len & !LARGE_FLAG))?,
-                large: len & LARGE_FLAG != 0,
-            });
+            return leaf_entry(self.page, place);
         }
-        let (header, after) = entry.split_first_chunk::<INNER_BYTES>()?;
+        let (header, after) = self.page.get(place..)?.split_first_chunk::<INNER_BYTES>()?;
+        let &[k0, k1, ..] = header;
+        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
         Some(Entry {
             key_len,
-            rest: after.get(..rest_len)?,
+            rest: after.get(..key_len.saturating_sub(4))?,
             value: header.get(2..)?,
             large: false,
         })
+    }
+
+    /// The key of the entry at `index`: its length, and what follows its head.
+    #[inline]
+    fn key_at(&self, index: usize) -> Option<(usize, &'a [u8])> {
+        let entry = self.page.get(self.place(index)?..)?;
+        let key_len = usize::from(u16::from_le_bytes(*entry.first_chunk()?));
+        let rest = entry.get(self.entry_header()..)?;
+        Some((key_len, rest.get(..key_len.saturating_sub(4))?))
     }
 
     /// The child at `index` of an inner node.
@@ -323,25 +362,32 @@ impl<'a> Node<'a> {
         self.search_ties(suffix, low, self.ties_end(low, head_of(suffix)))
     }
 
-    /// The entry with the key, if there is one: the second half of a look-up in a leaf.
-    #[inline]
-    pub(crate) fn pick(&self, key: &[u8], aim: Aim) -> Result<Option<Entry<'a>>, Flaw> {
+    /// The first half of a look-up in a leaf: the first entry that may have the key. `None`
+    /// if none has.
+    #[inline(always)]
+    pub(crate) fn hint(&self, key: &[u8]) -> Option<Hint<'a>> {
+        let aim = self.aim(key);
         if !aim.tied {
-            return Ok(None);
+            return None;
         }
-        let suffix = key.get(self.prefix.len()..).unwrap_or(&[]);
-        let entry = self.entry(aim.low)?;
-        let rest = suffix.get(4..).unwrap_or(&[]);
-        if entry.key_len == suffix.len() && same(entry.rest, rest) {
-            return Ok(Some(entry));
-        }
-        self.pick_slow(suffix, aim.low.wrapping_add(1))
+        Some(Hint {
+            page: self.page,
+            index: aim.low,
+            place: self.place(aim.low)?,
+            prefix_len: self.prefix.len(),
+        })
     }
 
-    /// Goes on from `low`, where the head still may be the key's.
+    /// The second half, where the hint's entry has another key: the entry of `key`, if one
+    /// that follows is.
     #[inline(never)]
-    fn pick_slow(&self, suffix: &[u8], low: usize) -> Result<Option<Entry<'a>>, Flaw> {
-        let head = head_of(suffix);
+    pub(crate) fn pick_behind(
+        &self,
+        key: &[u8],
+        hint: &Hint<'_>,
+    ) -> Result<Option<Entry<'a>>, Flaw> {
+        let suffix = key.get(self.prefix.len()..).unwrap_or(&[]);
+        let (head, low) = (head_of(suffix), hint.index.wrapping_add(1));
         if !self.has_head(low, head) {
             return Ok(None);
         }
@@ -381,9 +427,10 @@ impl<'a> Node<'a> {
     fn search_ties(&self, suffix: &[u8], mut low: usize, mut high: usize) -> Result<Found, Flaw> {
         let rest = suffix.get(4..).unwrap_or(&[]);
         while low < high {
-            let middle = low.midpoint(high);
-            let entry = self.entry(middle)?;
-            match order(entry.rest, rest).then(entry.key_len.cmp(&suffix.len())) {
+            // Neither sum nor difference leaves the page's entries.
+            let middle = low.wrapping_add(high.wrapping_sub(low) >> 1);
+            let (key_len, other) = self.key_at(middle).ok_or(Flaw::EntryBounds)?;
+            match order(other, rest).then(key_len.cmp(&suffix.len())) {
                 Ordering::Less => low = middle.wrapping_add(1),
                 Ordering::Greater => high = middle,
                 Ordering::Equal => {
@@ -401,7 +448,7 @@ impl<'a> Node<'a> {
     }
 
     /// Index of the child under which `key` lies.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn child_index(&self, key: &[u8]) -> Result<usize, Flaw> {
         let found = self.search(key)?;
         Ok(if found.exact {

@@ -1,7 +1,7 @@
 //! Looking keys up: one at a time, and sixteen at a time.
 
 use crate::error::{Flaw, ReadError, damaged};
-use crate::format::node::{Aim, Entry, Node};
+use crate::format::node::{Entry, Hint, Node};
 use crate::format::table::LargeRef;
 use crate::ids::Child;
 use crate::pages::Pages;
@@ -16,7 +16,7 @@ pub(crate) const FRONT_LINES: usize = 3;
 const ENTRY_LINES: usize = 2;
 
 /// The node that `child` names, which must be on `level`; any level if `None`.
-#[inline]
+#[inline(always)]
 pub(crate) fn node_at<S: Source + ?Sized>(
     source: &S,
     child: Child,
@@ -62,30 +62,25 @@ pub(crate) fn get<'s, S: Source + ?Sized>(
         return Ok(None);
     }
     let (at, leaf) = leaf_of(source, root, key)?;
-    value_in(source, at, &leaf, key)
+    let Some(hint) = leaf.hint(key) else {
+        return Ok(None);
+    };
+    match hint.entry(key).map_err(|flaw| damaged(at.page, flaw))? {
+        Some(entry) => value_of(source, at, &entry).map(Some),
+        None => value_behind(source, at, &leaf, key, &hint),
+    }
 }
 
-#[inline]
-fn value_in<'s, S: Source + ?Sized>(
+/// The value of `key`, if an entry behind the hint's is its.
+#[inline(never)]
+fn value_behind<'s, S: Source + ?Sized>(
     source: &'s S,
     at: Child,
     leaf: &Node<'s>,
     key: &[u8],
+    hint: &Hint<'_>,
 ) -> Result<Option<&'s [u8]>, ReadError> {
-    let aim = leaf.aim(key);
-    pick(source, at, leaf, key, aim)
-}
-
-/// The second half of a look-up: the value of `key`, which is at `aim` in `leaf` or not there.
-#[inline]
-fn pick<'s, S: Source + ?Sized>(
-    source: &'s S,
-    at: Child,
-    leaf: &Node<'s>,
-    key: &[u8],
-    aim: Aim,
-) -> Result<Option<&'s [u8]>, ReadError> {
-    let entry = leaf.pick(key, aim);
+    let entry = leaf.pick_behind(key, hint);
     match entry.map_err(|flaw| damaged(at.page, flaw))? {
         Some(entry) => value_of(source, at, &entry).map(Some),
         None => Ok(None),
@@ -120,32 +115,52 @@ pub(crate) fn get_many<'s>(
         out.extend(keys.iter().map(|_| None));
         return Ok(());
     }
+    let top = node_at(pages, root, None)?;
     for keys in keys.chunks(LANES) {
         let mut lanes = [root; LANES];
-        let mut level = node_at(pages, root, None)?.level();
-        while level > 0 {
+        if !top.is_leaf() {
+            for (lane, key) in lanes.iter_mut().zip(keys) {
+                *lane = step(pages, root, &top, key)?;
+            }
+        }
+        for level in (1..top.level()).rev() {
             for (lane, key) in lanes.iter_mut().zip(keys) {
                 let node = node_at(pages, *lane, Some(level))?;
-                let index = node.child_index(key);
-                let child = index.and_then(|index| node.child(index));
-                *lane = child.map_err(|flaw| damaged(lane.page, flaw))?;
-                pages.prefetch(*lane, 0, FRONT_LINES);
+                *lane = step(pages, *lane, &node, key)?;
             }
-            level -= 1;
         }
-        let mut aims: [Option<(Node<'_>, Aim)>; LANES] = [None; LANES];
-        for ((lane, key), aim) in lanes.iter().zip(keys).zip(&mut aims) {
-            let leaf = node_at(pages, *lane, Some(0))?;
-            let to = leaf.aim(key);
-            if let Some(place) = leaf.place(to.low) {
-                pages.prefetch(*lane, place, ENTRY_LINES);
+        let mut hints: [Option<Hint<'_>>; LANES] = [None; LANES];
+        for ((lane, key), hint) in lanes.iter().zip(keys).zip(&mut hints) {
+            *hint = node_at(pages, *lane, Some(0))?.hint(key);
+            if let Some(hint) = hint {
+                pages.prefetch(*lane, hint.place, ENTRY_LINES);
             }
-            *aim = Some((leaf, to));
         }
-        for ((lane, key), aim) in lanes.iter().zip(keys).zip(&aims) {
-            let Some((leaf, to)) = aim else { continue };
-            out.push(pick(pages, *lane, leaf, key, *to)?);
+        for ((lane, key), hint) in lanes.iter().zip(keys).zip(&hints) {
+            let Some(hint) = hint else {
+                out.push(None);
+                continue;
+            };
+            let entry = hint.entry(key).map_err(|flaw| damaged(lane.page, flaw))?;
+            out.push(match entry {
+                Some(entry) => Some(value_of(pages, *lane, &entry)?),
+                None => {
+                    // Only here is the leaf's header read again.
+                    let leaf = node_at(pages, *lane, Some(0))?;
+                    value_behind(pages, *lane, &leaf, key, hint)?
+                }
+            });
         }
     }
     Ok(())
+}
+
+/// One level down from `node`, which is at `at`: asks for what is there.
+#[inline(always)]
+fn step(pages: &Pages, at: Child, node: &Node<'_>, key: &[u8]) -> Result<Child, ReadError> {
+    let index = node.child_index(key);
+    let child = index.and_then(|index| node.child(index));
+    let child = child.map_err(|flaw| damaged(at.page, flaw))?;
+    pages.prefetch(child, 0, FRONT_LINES);
+    Ok(child)
 }
