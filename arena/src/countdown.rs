@@ -20,6 +20,31 @@ pub(crate) struct Countdown {
 }
 
 impl Countdown {
+    /// A countdown that has not begun.
+    pub(crate) const fn new() -> Self {
+        Self {
+            left: AtomicUsize::new(0),
+            state: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    /// [`Self::spend`] for the block that `take` has, if it has one: null, and nothing counted,
+    /// if not or where `spend` refuses.
+    #[inline(always)]
+    pub(crate) fn spend_for(&self, bytes: usize, take: impl FnOnce() -> *mut u8) -> *mut u8 {
+        // Relaxed: as in `spend`.
+        let left = self.left.load(Ordering::Relaxed);
+        if bytes >= left {
+            return ptr::null_mut();
+        }
+        let block = take();
+        if !block.is_null() {
+            self.left.store(left - bytes, Ordering::Relaxed);
+        }
+        block
+    }
+
     /// Counts `bytes`; `false`, and nothing counted, when the next sample lies in them or
     /// the countdown has not begun: then [`Self::crossed`] must follow.
     #[inline(always)]
@@ -77,17 +102,20 @@ impl Countdown {
 mod tests {
     use super::*;
 
-    fn new() -> Countdown {
-        Countdown {
-            left: AtomicUsize::new(0),
-            state: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
-        }
+    #[test]
+    fn what_was_not_taken_is_not_spent() {
+        let countdown = Countdown::new();
+        let mut block = 0;
+        countdown.left.store(100, Ordering::Relaxed);
+        assert!(countdown.spend_for(60, ptr::null_mut).is_null());
+        assert!(!countdown.spend_for(60, || &raw mut block).is_null());
+        assert!(countdown.spend_for(60, || &raw mut block).is_null());
+        assert_eq!(countdown.left.load(Ordering::Relaxed), 40);
     }
 
     #[test]
     fn a_sample_comes_every_mean_bytes() {
-        let countdown = new();
+        let countdown = Countdown::new();
         let mut samples = 0;
         for _ in 0..1_000_000 {
             if !countdown.spend(100) && countdown.crossed(100, 10_000) {
@@ -100,7 +128,7 @@ mod tests {
 
     #[test]
     fn without_a_profile_nothing_is_sampled() {
-        let countdown = new();
+        let countdown = Countdown::new();
         for _ in 0..100_000 {
             assert!(countdown.spend(100) || !countdown.crossed(100, 0));
         }
@@ -108,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_sample_within_a_sample_is_not_taken() {
-        let countdown = new();
+        let countdown = Countdown::new();
         assert_eq!(countdown.once(|| countdown.once(|| ())), Some(None));
         assert_eq!(countdown.once(|| ()), Some(()));
     }

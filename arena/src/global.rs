@@ -187,6 +187,22 @@ impl Arena {
         tls::magazines().pop(unsafe { magazine_of_common(size) })
     }
 
+    /// [`Self::alloc_short`] with samples for the heap profile: null, too, where one has to be
+    /// taken.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::alloc_short`].
+    #[inline(always)]
+    pub unsafe fn alloc_short_profiled(size: usize) -> *mut u8 {
+        let magazines = tls::magazines();
+        // SAFETY: by contract.
+        let magazine = unsafe { magazine_of_common(size) };
+        magazines
+            .countdown
+            .spend_for(size, || magazines.pop(magazine))
+    }
+
     /// Greatest size in bytes that [`Self::alloc_short`] serves.
     pub const SHORT_BYTES: usize = TABLE_BYTES;
 

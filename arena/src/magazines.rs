@@ -17,6 +17,7 @@
 
 use core::ptr;
 
+use crate::countdown::Countdown;
 use crate::size_class::{MAGAZINE_OF_SIXTEENTHS, TABLE_BYTES, block_size};
 use crate::sync::{AtomicPtr, Ordering, UnsafeCell};
 use crate::tally::Account;
@@ -47,6 +48,9 @@ pub(crate) struct Magazines {
     /// freed: 0 for a block of its class's size, below 0 for one that is rounded up, and the whole
     /// of a large one.
     pub(crate) account: Account,
+    /// The way to the next sample for the heap profile. Nobody begins that of [`EMPTY`], which so
+    /// refuses every byte.
+    pub(crate) countdown: Countdown,
 }
 
 // SAFETY: `view` is written while nobody else has the cache (`set_view`); the rest is atomic.
@@ -74,6 +78,7 @@ pub(crate) static EMPTY: Magazines = Magazines {
     tops: [const { AtomicPtr::new(NOWHERE) }; CLASS_COUNT + 1],
     limits: [const { AtomicPtr::new(NOWHERE) }; CLASS_COUNT + 1],
     account: Account::new(),
+    countdown: Countdown::new(),
 };
 
 impl Magazines {

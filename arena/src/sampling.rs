@@ -35,7 +35,7 @@ use crate::units::{Contents, GRANULE_BYTES};
 /// has to decide.
 #[inline(always)]
 pub(crate) fn spend(bytes: usize) -> bool {
-    tls::cache().is_some_and(|cache| cache.countdown.spend(bytes))
+    tls::magazines().countdown.spend(bytes)
 }
 
 /// After [`spend`] refused: the block of an allocation with a layout if it is a sample,
@@ -97,10 +97,10 @@ fn stack_if_crossed(
         // A sample is a run of its own, which would take it out of what hardening checks.
         return None;
     }
-    if !cache.countdown.crossed(bytes, PROFILE.mean()) {
+    if !cache.magazines.countdown.crossed(bytes, PROFILE.mean()) {
         return None;
     }
-    let frames = cache.countdown.once(|| {
+    let frames = cache.magazines.countdown.once(|| {
         let mut frames = Frames::EMPTY;
         frames.depth = os::backtrace(&mut frames.addresses);
         frames
@@ -184,6 +184,10 @@ pub(crate) fn write(out: &mut impl fmt::Write) -> fmt::Result {
     writeln!(out, "\nMAPPED_LIBRARIES:")?;
     let mut result = Ok(());
     os::read_file(c"/proc/self/maps", |piece| {
+        if let (Ok(text), Ok(())) = (core::str::from_utf8(piece), result) {
+            result = out.write_str(text);
+            return;
+        }
         for byte in piece {
             let shown = if byte.is_ascii() { *byte } else { b'?' };
             result = result.and_then(|()| out.write_char(char::from(shown)));

@@ -26,7 +26,6 @@
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
-use crate::countdown::Countdown;
 use crate::magazines::{Magazines, Push};
 use crate::quarantine::Quarantine;
 use crate::run_cache::RunCache;
@@ -115,8 +114,6 @@ pub(crate) struct ThreadCache {
     /// in milliseconds (cache-store lock).
     seen: AtomicUsize,
     seen_ms: AtomicU64,
-    /// The way to the next sample for the heap profile.
-    pub(crate) countdown: Countdown,
     /// Next in the list of all caches of the heap (cache-store lock).
     pub(crate) next: AtomicPtr<Self>,
     /// Next in the list of caches without a thread (cache-store lock).

@@ -72,17 +72,37 @@ fn long_way(size: usize, align: usize, zeroed: bool) -> *mut c_void {
 #[cold]
 #[inline(never)]
 extern "C" fn malloc_long_way(size: usize) -> *mut c_void {
-    long_way(size, MIN_ALIGN, false)
+    let block = short_profiled(size);
+    if block.is_null() {
+        return long_way(size, MIN_ALIGN, false);
+    }
+    block.cast()
+}
+
+/// A block of `size` bytes by the short way while there is a profile, or null.
+#[inline(always)]
+fn short_profiled(size: usize) -> *mut u8 {
+    if !is_on() || size > Arena::SHORT_BYTES {
+        return ptr::null_mut();
+    }
+    // SAFETY: compared just above.
+    unsafe { Arena::alloc_short_profiled(size) }
 }
 
 /// [`long_way`] of `calloc`.
 #[cold]
 #[inline(never)]
 extern "C" fn calloc_long_way(count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
-        Some(bytes) => long_way(bytes, MIN_ALIGN, true),
-        None => out_of_memory(),
+    let Some(bytes) = count.checked_mul(size) else {
+        return out_of_memory();
+    };
+    let block = short_profiled(bytes);
+    if block.is_null() {
+        return long_way(bytes, MIN_ALIGN, true);
     }
+    // SAFETY: a block of at least so many bytes, just allocated.
+    unsafe { block.write_bytes(0, bytes) };
+    block.cast()
 }
 
 /// A block of `size` bytes by the short way, or null.
@@ -224,6 +244,9 @@ unsafe extern "C" fn realloc_long_way(block: *mut c_void, size: usize) -> *mut c
     }
     if size > MAX_SIZE {
         return out_of_memory();
+    }
+    if is_on() && matches!(Arena::resize_short(block.cast(), size), Resize::Stays) {
+        return block;
     }
     // SAFETY: not null; live and ours by the caller's promise. On failure the
     // arena leaves the block alone, and so do we.

@@ -2,8 +2,8 @@
 //!
 //! Programs that have no profile must not pay for it. Each function that allocates compares
 //! the size with a limit anyway; with a profile that limit is 0 instead of the greatest size that
-//! takes the short way, so that every allocation takes the way of larger ones, and is told
-//! apart there. (An allocation of no bytes does not; it would never be a sample.)
+//! takes the short way, so that every allocation takes the way of larger ones, where a
+//! short way of its own counts the thread's bytes down to the next sample. (An allocation of no bytes does not; it would never be a sample.)
 //!
 //! In the path, `%p` stands for the process: programs that start others need it, or each
 //! would overwrite the file of the one before. A process that ends by `_exit` or a signal leaves
@@ -152,14 +152,18 @@ impl File {
 
 impl Write for File {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for &byte in text.as_bytes() {
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
             if self.len == self.buffer.len() && !self.flush() {
                 return Err(fmt::Error);
             }
-            if let Some(slot) = self.buffer.get_mut(self.len) {
-                *slot = byte;
-                self.len += 1;
+            let room = self.buffer.get_mut(self.len..).unwrap_or_default();
+            let (now, later) = rest.split_at(rest.len().min(room.len()));
+            for (slot, byte) in room.iter_mut().zip(now) {
+                *slot = *byte;
             }
+            self.len += now.len();
+            rest = later;
         }
         Ok(())
     }
