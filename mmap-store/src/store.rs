@@ -162,7 +162,8 @@ impl Options {
 
     /// Whether to note, when the store is closed, which of its pages are in the page cache,
     /// and to load those when it is opened: in long reads, before they are asked for one at
-    /// a time. Off by default.
+    /// a time, but no more than half of the memory that the system says is available. Off
+    /// by default.
     ///
     /// Opening for writing asks for all of them at once, since it reads every node anyhow;
     /// opening for reading has a thread load them, beside what is read meanwhile. The note

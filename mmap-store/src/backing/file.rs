@@ -145,7 +145,7 @@ pub(crate) fn open(dir: &Path, options: &FileOptions) -> Result<(FileBacking, bo
     if options.warm {
         let pages = backing.pages();
         let pages = pages.map_err(|source| io_error("look at", &tree_path, source))?;
-        let pieces = warm::noted(dir, pages);
+        let pieces = warm::noted(dir, pages, warm::most_pages());
         if options.read_only {
             // Without the thread everything works, slower.
             backing.loader = Loader::start(&backing.tree, pieces).ok();

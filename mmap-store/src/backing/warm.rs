@@ -3,13 +3,14 @@
 //!
 //! A hint and nothing else. A note that is missing, damaged, of another format or of
 //! another state of the store costs time at worst: what it names is read ahead, in the
-//! bounds of the file, and nobody believes that it is there or what it means.
+//! bounds of the file and of half of the memory that is available, and nobody believes that it
+//! is there or what it means.
 //!
 //! A writer walks all nodes before it does anything else, so everything is asked for at
 //! once ([`ask`]). What a reader wants next is not known: its own reads would wait behind
 //! all others. For it a thread reads one piece after another ([`Loader`]).
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -29,6 +30,28 @@ const STEP_OS_PAGES: usize = 1 << 16;
 /// takes only the first part, and who reads meanwhile waits no longer than for these.
 const PIECE_PAGES: u32 = 32;
 
+/// A note asks for one part in so many of the memory that is available: what is loaded for
+/// nothing should not take the place of all that others have there.
+const MEMORY_SHARE: u64 = 2;
+
+/// The most pages that a note may ask for now; none if the system does not say what is
+/// available.
+pub(crate) fn most_pages() -> u32 {
+    let said = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let pages = available_bytes(&said) / MEMORY_SHARE / PAGE_BYTES_U64;
+    u32::try_from(pages).unwrap_or(u32::MAX)
+}
+
+/// What programs can get without swapping, page cache included; 0 if it is not said. The
+/// lines are those of `/proc/meminfo`, in units of 1024 bytes.
+fn available_bytes(meminfo: &str) -> u64 {
+    let mut lines = meminfo.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: Option<u64> = number.and_then(|number| number.trim().parse().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
 /// Notes which of the first `pages` pages are in memory in the folder `dir`.
 pub(crate) fn remember(dir: &Path, map: &Map, pages: u32, mode: u32) -> io::Result<()> {
     let note = warm::encode(&resident(map, pages)?);
@@ -42,8 +65,9 @@ pub(crate) fn remember(dir: &Path, map: &Map, pages: u32, mode: u32) -> io::Resu
     Ok(())
 }
 
-/// Those of the first `pages` pages that the note in the folder `dir` names, in pieces.
-pub(crate) fn noted(dir: &Path, pages: u32) -> Vec<Extent> {
+/// Those of the first `pages` pages that the note in the folder `dir` names, in pieces: the
+/// first `most` of them.
+pub(crate) fn noted(dir: &Path, pages: u32, most: u32) -> Vec<Extent> {
     let mut bytes = Vec::new();
     // What is no file, a pipe for one, is not waited for.
     let mut options = OpenOptions::new();
@@ -51,8 +75,10 @@ pub(crate) fn noted(dir: &Path, pages: u32) -> Vec<Extent> {
     let file = options.open(dir.join(NOTE));
     let read = file.and_then(|file| file.take(MOST_BYTES as u64).read_to_end(&mut bytes));
     let runs = read.ok().and_then(|_| warm::decode(&bytes));
+    let mut left = most;
     let pieces = runs.iter().flatten().flat_map(|run| {
-        let end = run.end().min(pages);
+        let end = run.end().min(pages).min(run.first.saturating_add(left));
+        left -= end.saturating_sub(run.first);
         let firsts = (run.first..end).step_by(PIECE_PAGES as usize);
         firsts.map(move |first| Extent {
             first,
@@ -210,7 +236,7 @@ mod tests {
         drop(first);
         for by_thread in [false, true] {
             forget();
-            let (file, pieces) = (file_again(), noted(dir.path(), PAGES));
+            let (file, pieces) = (file_again(), noted(dir.path(), PAGES, PAGES));
             let (map, start) = (map(&file), Instant::now());
             let loader = by_thread.then(|| Loader::start(&file, pieces.clone()).expect("a thread"));
             if !by_thread {
@@ -227,6 +253,34 @@ mod tests {
             drop(loader);
         }
         // The file became shorter since.
-        assert_eq!(noted(dir.path(), 300).last().expect("some").end(), 300);
+        let known = |pages, most| noted(dir.path(), pages, most);
+        assert_eq!(known(300, PAGES).last().expect("some").end(), 300);
+        // There is little memory.
+        for most in [0, 1, 2, 33, 100, 1000] {
+            let (all, some) = (known(PAGES, PAGES), known(PAGES, most));
+            let pages = |pieces: &[Extent]| -> Vec<u32> {
+                let pages = pieces.iter().flat_map(|piece| piece.first..piece.end());
+                pages.collect()
+            };
+            let (all, some) = (pages(&all), pages(&some));
+            assert_eq!(some, all[..all.len().min(most as usize)]);
+        }
+    }
+
+    #[test]
+    fn what_is_available_is_what_the_system_says() {
+        let said = "MemTotal:       24683652 kB\nMemAvailable:   23792540 kB\nBuffers: 1 kB\n";
+        assert_eq!(available_bytes(said), 23_792_540 * 1024);
+        for said in [
+            "",
+            "MemAvailable:",
+            "MemAvailable: many kB",
+            "MemFree: 7 kB",
+        ] {
+            assert_eq!(available_bytes(said), 0, "{said}");
+        }
+        let most = format!("MemAvailable: {} kB", u64::MAX);
+        assert_eq!(available_bytes(&most), u64::MAX);
+        assert!(most_pages() > 0);
     }
 }
