@@ -15,7 +15,7 @@ use crate::long_way::{
 use crate::magazines::{Push, magazine_of_common};
 use crate::process::{configure, core, core_of, is_hardened, own_cache, with_cache};
 use crate::sampling;
-use crate::size_class::{TABLE_BYTES, block_size, class_of, class_of_common};
+use crate::size_class::{TABLE_BYTES, block_size_of, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::tls;
 use crate::units::{Claim, Contents, MagazineIndex};
@@ -257,10 +257,10 @@ impl Arena {
     #[inline(always)]
     pub fn resize_short(block: *mut u8, new_size: usize) -> Resize {
         match tls::magazines().magazine_of(block.addr()) {
-            Some(magazine) => match magazine.class().map(block_size) {
-                Some(old) if stays(old, new_size) => Resize::Stays,
-                Some(_) => Resize::Moves(Small(magazine)),
-                None => Resize::Unknown,
+            Some(magazine) => match block_size_of(magazine) {
+                0 => Resize::Unknown,
+                bytes if stays(bytes, new_size) => Resize::Stays,
+                bytes => Resize::Moves(Small { magazine, bytes }),
             },
             None => Resize::Unknown,
         }
@@ -274,13 +274,13 @@ impl Arena {
     /// As for [`Self::realloc_unsized`]; `Small` is what was said of this block, and `new_size` is
     /// at most [`Self::SHORT_BYTES`].
     #[inline]
-    pub unsafe fn move_short(Small(magazine): Small, block: *mut u8, new_size: usize) -> *mut u8 {
-        let old = magazine.class().map_or(0, block_size);
+    pub unsafe fn move_short(small: Small, block: *mut u8, new_size: usize) -> *mut u8 {
+        let Small { magazine, bytes } = small;
         // SAFETY: by contract.
         let new = unsafe { Self::alloc_short(new_size) };
         if !new.is_null() {
             // SAFETY: both hold the smaller of the sizes; they are different blocks.
-            unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+            unsafe { ptr::copy_nonoverlapping(block, new, bytes.min(new_size)) };
             if tls::magazines().push(magazine, block) != Push::Done {
                 // SAFETY: by contract; the contents were copied.
                 unsafe { dealloc_unsized_slow(block) };
@@ -334,7 +334,11 @@ impl Arena {
 
 /// A small block of the heap, known to be one: see [`Arena::resize_short`].
 #[derive(Clone, Copy, Debug)]
-pub struct Small(MagazineIndex);
+pub struct Small {
+    magazine: MagazineIndex,
+    /// Bytes in the block.
+    bytes: usize,
+}
 
 /// What becomes of a block for another size: see [`Arena::resize_short`].
 #[derive(Clone, Copy, Debug)]

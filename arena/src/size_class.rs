@@ -203,6 +203,27 @@ pub(crate) fn block_size(class: ClassIndex) -> usize {
     MASKED_BLOCK_BYTES[class.get() & (MASKED_BLOCK_BYTES.len() - 1)] as usize
 }
 
+/// Bytes in a block of each magazine, 0 for none.
+const BLOCK_BYTES_OF_MAGAZINE: &[u32; (CLASS_COUNT + 1).next_power_of_two()] =
+    &block_bytes_of_magazine();
+
+const fn block_bytes_of_magazine() -> [u32; (CLASS_COUNT + 1).next_power_of_two()] {
+    let sizes = block_bytes();
+    let mut out = [0; (CLASS_COUNT + 1).next_power_of_two()];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        out[MagazineIndex::of(ClassIndex::new(class)).get()] = sizes[class];
+        class += 1;
+    }
+    out
+}
+
+/// Bytes in a block that goes to `magazine`; 0 for none.
+#[inline]
+pub(crate) fn block_size_of(magazine: MagazineIndex) -> usize {
+    BLOCK_BYTES_OF_MAGAZINE[magazine.get() & (BLOCK_BYTES_OF_MAGAZINE.len() - 1)] as usize
+}
+
 /// Blocks in a span of each class.
 static SPAN_BLOCKS: [u16; CLASS_COUNT] = span_block_counts();
 
@@ -309,6 +330,14 @@ mod tests {
             );
         }
         assert_eq!(block_size(class_of(48, 8).unwrap()), 48);
+    }
+
+    #[test]
+    fn magazines_have_the_blocks_of_their_classes() {
+        assert_eq!(block_size_of(MagazineIndex::NONE), 0);
+        for class in ClassIndex::all() {
+            assert_eq!(block_size_of(MagazineIndex::of(class)), block_size(class));
+        }
     }
 
     #[test]

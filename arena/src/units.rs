@@ -85,7 +85,7 @@ impl MagazineIndex {
     }
 
     /// The class, if there is one.
-    #[inline]
+    #[cfg(test)]
     pub(crate) const fn class(self) -> Option<ClassIndex> {
         match self.0 {
             0 => None,
