@@ -22,8 +22,9 @@
 //!   the page, so before the page is free: who frees it has seen that snapshot end.
 //! - I2: all words of a page are gone before it is written anew ([`Validated::forget`]),
 //!   so before there is a version that reaches what is written then.
-//! - I3: a value lies in pages that are written and freed together, so what the word of its
-//!   first page says of the pages behind it is forgotten with them.
+//! - I3: a value lies in pages that are freed together, and a free page is written before a
+//!   version reaches it. So where pages behind the first are written anew and that one is
+//!   still free, its word is gone before anybody is lent bytes that start there.
 
 use std::sync::OnceLock;
 
