@@ -47,7 +47,7 @@ pub trait Value {
 
     /// Reads a value from the store's own bytes, as [`Value::decode`] does.
     ///
-    /// A type that reads an [archive](crate::Archive) hands `stored` on to that one's method
+    /// A type that reads an `Archive` hands `stored` on to that one's method
     /// of this name: a value that was found valid is not looked at again then. For others
     /// there is nothing to gain.
     ///
