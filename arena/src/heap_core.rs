@@ -386,12 +386,15 @@ impl HeapCore {
                 self.retire_empties();
             }
         }
-        let given = alloc(growth);
-        if given.is_some() || growth == Growth::Refuse {
-            return given;
+        let mut given = alloc(growth);
+        if given.is_none() && growth == Growth::Allow {
+            self.relieve();
+            given = alloc(growth);
         }
-        self.relieve();
-        alloc(Growth::Allow)
+        if let Some(given) = given.as_ref().filter(|given| given.fresh_count > 0) {
+            self.give_up_kept(given.fresh_count << GRANULE_SHIFT);
+        }
+        given
     }
 
     /// The segment of this heap that holds `addr`.

@@ -73,10 +73,8 @@ impl HeapCore {
         let Some(len) = align_up(size.max(1), self.os_page().max(GRANULE_BYTES)) else {
             return ptr::null_mut();
         };
-        let kept = self.big.with(|big| big.take(len, align));
-        let (addr, len, fresh) = match kept {
-            // SAFETY: a kept mapping is ours and unused.
-            Some(kept) => (kept.addr, unsafe { self.cut_kept(kept, len * 2) }, false),
+        let (addr, len, fresh) = match self.take_kept(len, align) {
+            Some((addr, len)) => (addr, len, false),
             None => match self.map_big(len, align) {
                 Some(addr) => (addr, len, true),
                 None => return ptr::null_mut(),
@@ -109,25 +107,60 @@ impl HeapCore {
         if mapped.is_none() {
             self.unreserve(len >> GRANULE_SHIFT);
         }
+        self.give_up_kept(len);
         Some(mapped?.as_ptr().expose_provenance())
     }
 
-    /// Cuts a kept mapping to `most` bytes, so that a block pins at most twice its size;
-    /// returns what is left.
-    ///
-    /// # Safety
-    ///
-    /// The mapping is ours and unused; `most` is a multiple of the OS page size.
-    unsafe fn cut_kept(&self, kept: Kept, most: usize) -> usize {
-        // SAFETY: by contract.
-        if kept.len <= most || !unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
-            return kept.len;
+    /// The heap grows by `bytes`: gives up as many of those that are kept.
+    pub(crate) fn give_up_kept(&self, bytes: usize) {
+        let mut grown = bytes;
+        while let Some((mut kept, surplus)) = self.big.with(|big| big.take_for_growth(grown)) {
+            grown = 0;
+            let rest = kept.resident - surplus;
+            // SAFETY: the mapping is ours alone until it is put back, and unused.
+            if rest == 0 || !unsafe { self.os.purge(kept.addr + rest, surplus) } {
+                self.drop_kept(kept);
+                continue;
+            }
+            kept.resident = rest;
+            self.note_big_purged(surplus);
+            if !self.big.with(|big| big.put(kept)) {
+                self.drop_kept(kept);
+            }
         }
-        let cut = (kept.len - most) >> GRANULE_SHIFT;
+    }
+
+    /// A kept mapping for `len` bytes, cut to at most twice that, so that a block pins no more:
+    /// its address and length. All of it counts as committed again.
+    fn take_kept(&self, len: usize, align: usize) -> Option<(usize, usize)> {
+        let mut kept = self.big.with(|big| big.take(len, align))?;
+        let most = len * 2;
+        // SAFETY: a kept mapping is ours and unused, and `most` a multiple of the OS page size.
+        if kept.len > most && unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
+            let resident = kept.resident.min(most);
+            self.note_big_purged(kept.resident - resident);
+            (kept.len, kept.resident) = (most, resident);
+        }
+        if !self.reserve((kept.len - kept.resident) >> GRANULE_SHIFT) {
+            self.drop_kept(kept);
+            return None;
+        }
+        Some((kept.addr, kept.len))
+    }
+
+    /// Unmaps what was kept, which nobody uses.
+    pub(crate) fn drop_kept(&self, kept: Kept) {
+        // SAFETY: kept mappings are ours, whole, and unused.
+        unsafe { self.unmap_big(kept.addr, kept.len) };
+        self.note_big_purged(kept.resident);
+    }
+
+    /// Counts bytes of big blocks that are not resident any more.
+    fn note_big_purged(&self, bytes: usize) {
+        let granules = bytes >> GRANULE_SHIFT;
         // Relaxed: counts for statistics and for the policy.
-        self.committed.fetch_sub(cut, Ordering::Relaxed);
-        self.purged.fetch_add(cut, Ordering::Relaxed);
-        most
+        self.committed.fetch_sub(granules, Ordering::Relaxed);
+        self.purged.fetch_add(granules, Ordering::Relaxed);
     }
 
     /// Unmaps a big block that is not in the page map.
@@ -136,17 +169,21 @@ impl HeapCore {
     ///
     /// The range is one mapping of this heap that nobody uses.
     pub(crate) unsafe fn drop_mapping(&self, addr: usize, len: usize) {
+        // SAFETY: by contract.
+        unsafe { self.unmap_big(addr, len) };
+        self.note_big_purged(len);
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::drop_mapping`].
+    unsafe fn unmap_big(&self, addr: usize, len: usize) {
         // SAFETY: by contract. If the system refuses to unmap, the memory can still be
         // given back; the address space is lost.
         if !unsafe { self.os.unmap(addr, len) } {
             // SAFETY: by contract.
             unsafe { self.os.purge(addr, len) };
         }
-        // Relaxed: counts for statistics and for the policy.
-        self.committed
-            .fetch_sub(len >> GRANULE_SHIFT, Ordering::Relaxed);
-        self.purged
-            .fetch_add(len >> GRANULE_SHIFT, Ordering::Relaxed);
     }
 
     fn big_entry(&self, len: usize) -> Entry {
@@ -259,15 +296,14 @@ impl HeapCore {
             unsafe { self.drop_mapping(addr, len) };
             return;
         }
-        let now = os::now_ms();
-        while !self.big.with(|big| big.put(addr, len, now)) {
+        let kept = Kept::whole(addr, len, os::now_ms());
+        while !self.big.with(|big| big.put(kept)) {
             let Some(oldest) = self.big.with(|big| big.take_oldest()) else {
                 // SAFETY: by contract.
                 unsafe { self.drop_mapping(addr, len) };
                 return;
             };
-            // SAFETY: kept mappings are unused.
-            unsafe { self.drop_mapping(oldest.addr, oldest.len) };
+            self.drop_kept(oldest);
         }
     }
 
@@ -377,16 +413,10 @@ impl HeapCore {
             }
             return Some(block);
         }
-        if let Some(kept) = self.big.with(|big| big.take(len, align.max(SEGMENT_BYTES))) {
+        if let Some(to) = self.take_kept(len, align.max(SEGMENT_BYTES)) {
             // Copying into memory that is resident costs less than faulting in as much.
             // SAFETY: by contract; a kept mapping is ours and unused.
-            return Some(unsafe {
-                let to = Kept {
-                    len: self.cut_kept(kept, len * 2),
-                    ..kept
-                };
-                self.move_big(addr, old, to)
-            });
+            return Some(unsafe { self.move_big(addr, old, to) });
         }
         let added = (len - old) >> GRANULE_SHIFT;
         if !self.reserve(added) {
@@ -395,8 +425,10 @@ impl HeapCore {
         // SAFETY: a whole mapping of ours.
         if unsafe { self.os.extend(addr, old, len) } {
             self.note_big(addr, old, len);
+            self.give_up_kept(len - old);
             return Some(block);
         }
+        self.give_up_kept(len - old);
         // SAFETY: by contract; the growth is reserved.
         let moved = unsafe { self.move_pages(addr, old, len, align) };
         if moved.is_none() {
@@ -445,16 +477,16 @@ impl HeapCore {
     /// # Safety
     ///
     /// `addr` is a big block of this heap of `old` bytes, in use by the caller.
-    unsafe fn move_big(&self, addr: usize, old: usize, kept: Kept) -> *mut u8 {
+    unsafe fn move_big(&self, addr: usize, old: usize, (to, len): (usize, usize)) -> *mut u8 {
         // The leaf is there: big blocks that are kept were published before.
-        publish(self.os, kept.addr, self.big_entry(kept.len));
-        let block = ptr::with_exposed_provenance_mut::<u8>(kept.addr);
+        publish(self.os, to, self.big_entry(len));
+        let block = ptr::with_exposed_provenance_mut::<u8>(to);
         // SAFETY: both mappings are ours, apart, and at least `old` bytes long.
         unsafe {
             ptr::copy_nonoverlapping(ptr::with_exposed_provenance(addr), block, old);
         }
         // Relaxed: a count for statistics.
-        self.large.fetch_add(kept.len - old, Ordering::Relaxed);
+        self.large.fetch_add(len - old, Ordering::Relaxed);
         PAGE_MAP.clear(addr);
         // SAFETY: the contents moved, and the block left the page map.
         unsafe { self.retire_big(addr, old) };

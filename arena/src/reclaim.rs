@@ -38,8 +38,7 @@ impl HeapCore {
         let excess = idle - purge::retained(idle, elapsed, half_life).min(idle);
         self.purge_dirty(excess);
         while let Some(kept) = self.big.with(|big| big.take_expired(now, half_life)) {
-            // SAFETY: kept mappings are unused.
-            unsafe { self.drop_mapping(kept.addr, kept.len) };
+            self.drop_kept(kept);
         }
     }
 
@@ -185,8 +184,7 @@ impl HeapCore {
     pub(crate) fn relieve(&self) {
         self.retire_empties();
         while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            // SAFETY: kept mappings are unused.
-            unsafe { self.drop_mapping(kept.addr, kept.len) };
+            self.drop_kept(kept);
         }
         let hollowed = self.pages.with(|pages| {
             let before = pages.dirty();
@@ -204,8 +202,7 @@ impl HeapCore {
         self.sweep();
         self.purge_dirty(usize::MAX);
         while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            // SAFETY: kept mappings are unused.
-            unsafe { self.drop_mapping(kept.addr, kept.len) };
+            self.drop_kept(kept);
         }
         self.purged.load(Ordering::Relaxed).wrapping_sub(before) * GRANULE_BYTES
     }
