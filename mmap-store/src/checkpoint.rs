@@ -274,7 +274,53 @@ pub(crate) const NO_MAP: Extent = Extent { first: 0, pages: 0 };
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::store::{Options, Store};
+
+    const ENTRIES: u32 = 900;
+
+    /// Replaces every leaf.
+    fn replace_all(store: &Store, byte: u8) {
+        let mut txn = store.write().expect("sound");
+        let mut table = txn.table("t").expect("there");
+        for n in 0..ENTRIES {
+            table.put(&n.to_be_bytes(), &[byte; 1000]).expect("sound");
+        }
+        txn.commit().expect("memory");
+    }
+
+    /// What could go wrong: commits beside a checkpoint keep the pages of two checkpoints,
+    /// and the file grows by one more copy of the table.
+    #[test]
+    fn a_commit_of_much_of_the_file_waits_for_a_checkpoint_before_it_grows() {
+        let store = Options::new().open_in_memory().expect("address space");
+        (0..3).for_each(|byte| replace_all(&store, byte));
+        store.checkpoint().expect("memory");
+        (3..7).for_each(|byte| replace_all(&store, byte));
+        let before = store.stat().expect("sound").pages;
+        let shared = store.write().expect("sound").shared;
+        thread::scope(|scope| {
+            let (chosen, choice) = mpsc::channel();
+            scope.spawn(move || {
+                let mut head = shared.head.lock();
+                let one = shared.checkpointing.lock();
+                let plan = shared.plan(&mut head).expect("memory");
+                drop(head);
+                chosen.send(()).expect("the other side waits");
+                // Long enough for two commits that do not wait.
+                thread::sleep(Duration::from_millis(200));
+                shared.carry_out(&plan).expect("memory");
+                drop(one);
+            });
+            choice.recv().expect("a version is chosen");
+            replace_all(&store, 7);
+            replace_all(&store, 8);
+        });
+        assert_eq!(store.stat().expect("sound").pages, before);
+        assert_eq!(store.check().problems, []);
+    }
 
     #[test]
     fn runs_that_touch_or_overlap_are_cleaned_once() {
