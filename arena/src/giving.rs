@@ -19,7 +19,7 @@ use crate::sync::Ordering;
 use crate::units::{ClassIndex, GRANULE_BYTES};
 
 /// Blocks of one word of one span that are about to be given back.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Batch {
     /// `None` before the first block.
     span: Option<&'static Span>,
@@ -45,45 +45,49 @@ impl HeapCore {
         let Some(central) = self.centrals.get(class.get()) else {
             return;
         };
-        let block_bytes = block_size(class);
-        let span_bytes = span_granules(class) * GRANULE_BYTES;
+        let (block_bytes, span_bytes) = (block_size(class), span_granules(class) * GRANULE_BYTES);
+        let span_blocks = span_blocks(class);
         let mut batch = Batch::NONE;
         let mut elsewhere = 0;
         for &block in blocks {
             let addr = block.addr();
+            let mut next = Batch { mask: 0, ..batch };
             if addr.wrapping_sub(batch.start) >= span_bytes {
-                self.finish_batch(central, class, &batch);
-                batch = Batch::NONE;
                 let Some(span) = self.span_of_block(class, addr) else {
                     self.give_elsewhere(class, addr);
                     elsewhere += 1;
                     continue;
                 };
-                batch.span = Some(span);
-                batch.start = span.start();
+                // No word is this one: the batch before is over.
+                (next.span, next.start, next.word) = (Some(span), span.start(), usize::MAX);
             }
-            let offset = addr - batch.start;
+            let offset = addr - next.start;
             let index = block_at(class, offset);
-            if index * block_bytes != offset || index >= span_blocks(class) {
+            if index * block_bytes != offset || index >= span_blocks {
                 die(Misuse::Interior, addr);
             }
             let (word, bit) = (index / 64, 1u64 << (index % 64));
-            if word != batch.word {
-                self.finish_batch(central, class, &batch);
-                (batch.word, batch.mask) = (word, 0);
+            if word == next.word {
+                if batch.mask & bit != 0 {
+                    die(Misuse::DoubleFree, addr);
+                }
+                batch.mask |= bit;
+                continue;
             }
-            if batch.mask & bit != 0 {
-                die(Misuse::DoubleFree, addr);
-            }
-            batch.mask |= bit;
+            self.finish_batch(central, class, batch);
+            batch = Batch {
+                word,
+                mask: bit,
+                ..next
+            };
         }
-        self.finish_batch(central, class, &batch);
+        self.finish_batch(central, class, batch);
         central.note_given(blocks.len() - elsewhere);
     }
 
-    #[inline]
-    fn finish_batch(&self, central: &Central, class: ClassIndex, batch: &Batch) {
-        let Some(span) = batch.span.filter(|_| batch.mask != 0) else {
+    #[inline(always)]
+    fn finish_batch(&self, central: &Central, class: ClassIndex, batch: Batch) {
+        let Some(span) = batch.span else {
             return;
         };
         // SAFETY: the blocks of the mask came out of a magazine of this class, and their
