@@ -9,8 +9,8 @@
 # With TSAN_RUSTC=path another compiler that has them is taken, with TSAN_CLANG=name for its
 # linker and run-time library (Debian 12: rustc-web, rust-web-src, clang-22, libclang-rt-22-dev).
 #
-# ThreadSanitizer does not know fences. None of ours is the only reason why memory that is not
-# atomic may be read, so that costs no false report.
+# ThreadSanitizer does not know fences: where only a fence orders two accesses to memory that is not
+# atomic, its report would be false. So far there was none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -176,10 +176,11 @@ impl Builder {
         self
     }
 
-    /// Bytes between two samples for most programs: 512 KiB. The cost is that of unwinding
-    /// a stack a sample: from nothing to a twentieth of the time of those measured
-    /// (`docs/decisions/009-heap-profile.md`).
-    pub const PROFILE_BYTES: usize = 512 << 10;
+    /// Bytes between two samples for most programs: 2 MiB. The cost is mostly that of unwinding
+    /// a stack a sample: a half to one and a half hundredths of the instructions of those
+    /// measured (`docs/decisions/009-heap-profile.md`). With less, small heaps are seen in more
+    /// detail, and who allocates much pays more.
+    pub const PROFILE_BYTES: usize = 2 << 20;
 
     /// Whether the heap stops misuse at once, and makes it hard to profit from what it
     /// does not stop. Default: off. `docs/hardening.md` in the repository has the table of

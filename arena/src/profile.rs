@@ -28,7 +28,7 @@ pub(crate) const MAX_FRAMES: usize = 32;
 const STACKS: usize = 8192;
 /// Places to look for a stack: half of them stay empty.
 const PLACES: usize = 2 * STACKS;
-/// Entries for live samples: at one in 512 KiB, of a heap of 14 GiB.
+/// Entries for live samples: at one in 2 MiB, of a heap of 56 GiB.
 const LIVE: usize = 32768;
 
 /// The frames of a stack, innermost first.
