@@ -80,7 +80,9 @@
 //!   somebody forged gives errors and nothing worse.
 //! - Nobody else may write to or cut the files while they are open: then values change
 //!   under their reader, or the system ends the process with SIGBUS, which
-//!   [`Options::guard_sigbus`] makes an error. The files are created for their owner alone
+//!   [`Options::guard_sigbus`] makes an error. An `Archive` that was found valid is not looked
+//!   at again: where its bytes change, also by a disk that loses what was written, reading
+//!   it is undefined behaviour. The files are created for their owner alone
 //!   and locked against this library; more cannot be done from here.
 
 #![deny(unsafe_code)]

@@ -367,6 +367,10 @@ impl Shared {
         }
         let len = (least + u64::from(growth)).min(most);
         let len = u32::try_from(len).map_err(|_| self.full(len))?;
+        if self.pages.backing().map().is_guarded() {
+            // A file that was cut would be as long as before, with zeros in it.
+            self.whole(head)?;
+        }
         let grown = self.pages.backing().grow(len);
         grown.map_err(|source| CommitError::Aborted {
             action: "grow the file",

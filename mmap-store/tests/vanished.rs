@@ -139,6 +139,48 @@ fn a_put_into_a_page_that_is_gone_says_so() {
     assert_eq!(again, Err(WriteError::Broken));
 }
 
+/// A load that makes the file longer, or writes behind its new end, does not hide the cut.
+#[test]
+fn a_guarded_load_looks_at_the_length_of_the_file() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = options().open(dir.path()).expect("a new store");
+    let put = |table: &str, key: u32, bytes: usize| {
+        let mut write = store.write().expect("sound");
+        let mut table = write.table(table).expect("sound");
+        let key = key.to_be_bytes();
+        match bytes {
+            0 => assert!(table.delete(&key).expect("sound")),
+            _ => assert!(table.put(&key, &vec![7; bytes]).is_ok()),
+        }
+        write.commit().expect("room");
+    };
+    (0..20).for_each(|key| put("t", key, 12_000));
+    put("t", 100, 1 << 20);
+    // Holes below it, into which the nodes move.
+    (0..20).step_by(2).for_each(|key| put("t", key, 0));
+    for key in 200..206 {
+        put("t", key, 1);
+        put("other", key, 1);
+        store.checkpoint().expect("a working disk");
+    }
+    let pages = dir.path().join("tree").metadata().expect("ours").len() / 4096;
+    let mut write = store.write().expect("sound");
+    cut(dir.path(), (pages / 2) * 4096);
+    let mut table = write.table("other").expect("not cut off");
+    let mut appender = table.appender().expect("not cut off");
+    let mut appended = (1000..5000_u32).try_for_each(|key| {
+        appender
+            .append(&key.to_be_bytes(), &[1; 1000])
+            .map_err(drop)
+    });
+    appended = appended.and(appender.finish().map(drop).map_err(drop));
+    assert!(
+        appended.is_err() && dir.path().join("tree").metadata().expect("ours").len() / 4096 < pages
+    );
+    drop(write);
+    store.checkpoint().expect_err("bytes are gone");
+}
+
 #[test]
 fn more_stores_than_can_be_guarded_are_an_error() {
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -181,9 +181,11 @@ fn mend(address: u64, os_page: usize) -> bool {
     // were there, since they are not: one page faulted, and more lay beyond the end of the file
     // after the note above, so that what was lent before is gone, and what is written there
     // later is not lent; (3) references to them go on to point at readable memory.
-    let mended =
-        unsafe { rustix::mm::mmap_anonymous(page as *mut c_void, len, ProtFlags::READ, flags) };
-    mended.is_ok()
+    let mended = |len| unsafe {
+        rustix::mm::mmap_anonymous(page as *mut c_void, len, ProtFlags::READ, flags).is_ok()
+    };
+    // A limit on locked memory (`mlockall` with MCL_FUTURE) may leave room for a page only.
+    mended(len) || mended(os_page)
 }
 
 /// The length of a mapping's file; `None` if it cannot be had.

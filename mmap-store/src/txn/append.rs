@@ -244,6 +244,10 @@ fn take_run(txn: &mut WriteTxn<'_>, pages: u32) -> Result<Extent, LoadError> {
 }
 
 fn write(txn: &WriteTxn<'_>, first: u32, buffers: &[IoSlice<'_>]) -> Result<(), LoadError> {
+    if txn.shared.pages.backing().map().is_guarded() {
+        // What is written behind the end of a file that was cut hides that from the commit.
+        txn.shared.whole(&txn.head).map_err(WriteError::Read)?;
+    }
     let written = txn.shared.pages.write(first, buffers);
     written.map_err(|source| LoadError::Io {
         action: "write pages",

@@ -88,13 +88,15 @@ fn decode_copied<'b, V: Value + ?Sized>(
     bytes: &'b [u8],
     aligned: &'b mut Vec<u8>,
 ) -> Result<V::Read<'b>, TypedError> {
-    let bytes = if bytes.as_ptr().addr().is_multiple_of(V::ALIGNMENT) {
+    // Zero is none, and a multi-map records no alignment that would have been refused.
+    let alignment = V::ALIGNMENT.max(1);
+    let bytes = if bytes.as_ptr().addr().is_multiple_of(alignment) {
         bytes
     } else {
         aligned.clear();
-        aligned.reserve(bytes.len() + V::ALIGNMENT);
+        aligned.reserve(bytes.len() + alignment);
         let start = aligned.as_ptr().addr();
-        aligned.resize(start.next_multiple_of(V::ALIGNMENT) - start, 0);
+        aligned.resize(start.next_multiple_of(alignment) - start, 0);
         let start = aligned.len();
         aligned.extend_from_slice(bytes);
         &aligned[start..]
