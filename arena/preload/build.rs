@@ -20,6 +20,7 @@ const PROBE: &str =
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     println!("cargo::rustc-cdylib-link-arg=-Wl,--strip-all");
     if can_link_with("-Wl,--no-rosegment") {
         println!("cargo::rustc-cdylib-link-arg=-Wl,--no-rosegment");
@@ -39,8 +40,11 @@ fn can_link_with(option: &str) -> bool {
     if fs::write(&source, PROBE).is_err() {
         return false;
     }
+    // What the user adds may name another linker.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let mut command = Command::new(rustc);
     command
+        .args(flags.split('\u{1f}').filter(|flag| !flag.is_empty()))
         .args(["--crate-type=cdylib", "-Cpanic=abort", "--target"])
         .arg(target)
         .arg(format!("-Clink-arg={option}"))

@@ -68,10 +68,10 @@ impl BigCache {
     }
 
     /// A kept mapping of at least `len` bytes, and at most four times that, at a multiple
-    /// of `align`: the smallest.
-    pub(crate) fn take(&mut self, len: usize, align: usize) -> Option<Kept> {
+    /// of `align`, of which at least `least` may be resident: the smallest.
+    pub(crate) fn take(&mut self, len: usize, align: usize, least: usize) -> Option<Kept> {
         self.remove_min(|kept| {
-            let fits = kept.len >= len && kept.len / 4 <= len;
+            let fits = kept.len >= len && kept.len / 4 <= len && kept.resident >= least;
             (fits && kept.addr % align == 0).then_some(kept.len as u64)
         })
     }
@@ -142,14 +142,17 @@ mod tests {
         let mut cache = BigCache::new();
         assert!(cache.put(Kept::whole(0x40_0000, 3 << 20, 1)));
         assert!(cache.put(Kept::whole(0x80_0000, 2 << 20, 2)));
-        assert_eq!(cache.take(4 << 20, 4096), None);
+        assert_eq!(cache.take(4 << 20, 4096, 0), None);
         assert_eq!(
-            cache.take(1 << 18, 4096),
+            cache.take(1 << 18, 4096, 0),
             None,
             "more than four times the size"
         );
-        assert_eq!(cache.take(2 << 20, 0x100_0000), None, "not aligned");
-        assert_eq!(cache.take(2 << 20, 4096).map(|k| k.addr), Some(0x80_0000));
+        assert_eq!(cache.take(2 << 20, 0x100_0000, 0), None, "not aligned");
+        assert_eq!(
+            cache.take(2 << 20, 4096, 0).map(|k| k.addr),
+            Some(0x80_0000)
+        );
         assert_eq!(cache.bytes(), 3 << 20);
         assert!(cache.holds(0x40_0000) && !cache.holds(0x80_0000));
     }
@@ -174,6 +177,12 @@ mod tests {
             ..old
         };
         assert!(cache.put(shorter));
+        assert_eq!(
+            cache.take(old.len, 4096, old.len).map(|k| k.addr),
+            Some(new.addr),
+            "a copy of all of it would fault in what the tighter one gave up"
+        );
+        assert!(cache.put(new));
         assert_eq!(cache.take_for_growth(0), None, "it was paid");
         let most = (shorter, shorter.resident);
         assert_eq!(cache.take_for_growth(1 << 20), Some(most));

@@ -73,7 +73,7 @@ impl HeapCore {
         let Some(len) = align_up(size.max(1), self.os_page().max(GRANULE_BYTES)) else {
             return ptr::null_mut();
         };
-        let (addr, len, fresh) = match self.take_kept(len, align) {
+        let (addr, len, fresh) = match self.take_kept(len, align, 0) {
             Some((addr, len)) => (addr, len, false),
             None => match self.map_big(len, align) {
                 Some(addr) => (addr, len, true),
@@ -131,9 +131,10 @@ impl HeapCore {
     }
 
     /// A kept mapping for `len` bytes, cut to at most twice that, so that a block pins no more:
-    /// its address and length. All of it counts as committed again.
-    fn take_kept(&self, len: usize, align: usize) -> Option<(usize, usize)> {
-        let mut kept = self.big.with(|big| big.take(len, align))?;
+    /// its address and length. At least `least` bytes of it are resident still; all of it counts as
+    /// committed again.
+    fn take_kept(&self, len: usize, align: usize, least: usize) -> Option<(usize, usize)> {
+        let mut kept = (self.big).with(|big| big.take(len, align, least))?;
         let most = len * 2;
         // SAFETY: a kept mapping is ours and unused, and `most` a multiple of the OS page size.
         if kept.len > most && unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
@@ -145,6 +146,7 @@ impl HeapCore {
             self.drop_kept(kept);
             return None;
         }
+        self.give_up_kept(kept.len - kept.resident);
         Some((kept.addr, kept.len))
     }
 
@@ -413,8 +415,9 @@ impl HeapCore {
             }
             return Some(block);
         }
-        if let Some(to) = self.take_kept(len, align.max(SEGMENT_BYTES)) {
-            // Copying into memory that is resident costs less than faulting in as much.
+        if let Some(to) = self.take_kept(len, align.max(SEGMENT_BYTES), old) {
+            // Copying into memory that is resident costs less than faulting in as much. One that
+            // gave up what the copy needs would cost both, and keep the old place besides.
             // SAFETY: by contract; a kept mapping is ours and unused.
             return Some(unsafe { self.move_big(addr, old, to) });
         }

@@ -52,7 +52,7 @@
 //!
 //! | misuse | seen |
 //! |---|---|
-//! | freeing the block that this thread freed last in its class | at once |
+//! | freeing the block that this thread freed last in its class, but for its first there | at once |
 //! | any other double free; a foreign or interior pointer; a wrong layout (up to 32 KiB) | when the pointer leaves the thread's magazine: as it overflows, at [`Arena::trim`], at thread exit |
 //! | a double free, a foreign or interior pointer, or a small block, freed with a layout above 32 KiB | at once |
 //! | a block above 32 KiB freed with a longer or shorter layout above 32 KiB | never |

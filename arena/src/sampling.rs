@@ -97,7 +97,10 @@ fn stack_if_crossed(
         // A sample is a run of its own, which would take it out of what hardening checks.
         return None;
     }
-    if !cache.magazines.countdown.crossed(bytes, PROFILE.mean()) {
+    // Who refused may have been nobody's countdown: the thread had no cache yet, or a harvest was
+    // under way. A cache that another thread had before goes on with its countdown.
+    let countdown = &cache.magazines.countdown;
+    if countdown.spend(bytes) || !countdown.crossed(bytes, PROFILE.mean()) {
         return None;
     }
     let frames = cache.magazines.countdown.once(|| {

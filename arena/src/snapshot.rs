@@ -69,12 +69,16 @@ impl HeapCore {
             });
         });
         let tiers = stats.classes.iter_mut().zip(&self.centrals).zip(cached);
+        let mut small = 0usize;
         for (class, ((out, central), cached)) in ClassIndex::all().zip(tiers) {
             let outside = central.outside();
             out.spans = central.spans();
             out.lent_blocks = central.lent().min(outside);
             out.guest_blocks = central.guests();
             let handed_out = outside - out.lent_blocks + out.guest_blocks;
+            // Below 0 where magazines hold samples, which are outside of no span.
+            let live_blocks = handed_out.wrapping_sub(cached);
+            small = small.wrapping_add(live_blocks.wrapping_mul(out.block_size));
             out.cached_blocks = cached.min(handed_out);
             out.live_blocks = handed_out - out.cached_blocks;
             out.free_blocks = (out.spans * span_blocks(class)).saturating_sub(outside);
@@ -84,7 +88,7 @@ impl HeapCore {
         // Accounts have what small blocks were rounded up by, below 0, and large blocks. Relaxed:
         // a number.
         let mistaken = self.mistaken.load(Ordering::Relaxed);
-        requested = requested.wrapping_add(stats.live).wrapping_sub(mistaken);
+        requested = requested.wrapping_add(small).wrapping_sub(mistaken);
         // Relaxed: numbers.
         stats.large = self.large.load(Ordering::Relaxed).saturating_sub(kept);
         stats.cached_large = kept;

@@ -19,6 +19,7 @@
 //! - W2: the window does not move once it was placed.
 //! - W3: a view covers granules of the window, or none.
 
+use crate::os;
 use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 use crate::units::{GRANULE_BYTES, GRANULE_SHIFT, MagazineIndex};
 
@@ -83,12 +84,26 @@ pub(crate) fn place(addr: usize) {
     // Not 0, so that it is placed once.
     let start = addr.saturating_sub(BELOW_BYTES) & !(GRANULE_BYTES - 1);
     // Relaxed, both: of several threads one places it, and the others take that for theirs.
-    let _ = START.compare_exchange(
+    let placed = START.compare_exchange(
         0,
         start.max(GRANULE_BYTES),
         Ordering::Relaxed,
         Ordering::Relaxed,
     );
+    if placed.is_ok() {
+        keep_pages_small();
+    }
+}
+
+/// Where the system makes huge pages of everything, the first look into the table would make
+/// 2 MiB of it resident.
+fn keep_pages_small() {
+    let page = os::page_size();
+    let table = MAGAZINES.as_ptr().expose_provenance();
+    let first = table.next_multiple_of(page);
+    let end = (table + size_of_val(&MAGAZINES)) & !(page - 1);
+    // SAFETY: whole OS pages of a static of ours; the advice does not change contents.
+    unsafe { os::advise_huge(first, end - first, false) };
 }
 
 /// Notes that blocks in the `granules` granules at `addr` go to `magazine` (W1).

@@ -33,7 +33,7 @@ const PREFIX: &[u8] = b"BRICKYARD_";
 pub(crate) fn are_any() -> bool {
     // SAFETY: the loader runs constructors before the program has threads that could change the
     // environment.
-    let mut variable = unsafe { environ };
+    let mut variable = unsafe { ENVIRONMENT };
     if variable.is_null() {
         return false;
     }
@@ -57,7 +57,10 @@ pub(crate) fn are_any() -> bool {
 
 unsafe extern "C" {
     /// The C library's environment: an array of C strings with a null pointer behind the last.
-    static environ: *const *const c_char;
+    /// By the name that is its own: a program may define an `environ`, and `getenv` does not look
+    /// there.
+    #[link_name = "__environ"]
+    static ENVIRONMENT: *const *const c_char;
 }
 
 /// Reads all variables and puts them in force.

@@ -6,6 +6,8 @@
 
 mod common;
 
+use core::ffi::c_void;
+use core::ptr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -65,6 +67,56 @@ fn the_profile_is_written_at_exit_and_counts_frees() {
         (allocated / 20..allocated / 5).contains(&live),
         "{live} of {allocated}"
     );
+}
+
+/// Allocates first of all, unlike a thread of Rust's.
+extern "C" fn short_thread(_: *mut c_void) -> *mut c_void {
+    Call::Malloc(100).make().expect("memory").free();
+    ptr::null_mut()
+}
+
+/// Also the subject of the test below. Each finds a cache that another thread left, with a
+/// countdown under way.
+#[test]
+fn a_program_of_short_threads() {
+    in_preloaded_child(this_test!(), || {
+        for _ in 0..500 {
+            let mut thread = 0;
+            // SAFETY: the thread gets nothing, and is waited for.
+            unsafe {
+                let made = libc::pthread_create(
+                    &raw mut thread,
+                    ptr::null(),
+                    short_thread,
+                    ptr::null_mut(),
+                );
+                assert_eq!(made, 0);
+                libc::pthread_join(thread, ptr::null_mut());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_thread_s_first_allocation_is_as_likely_a_sample_as_any() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("heap");
+    let output = preloaded_test("a_program_of_short_threads")
+        .env("BRICKYARD_PROFILE", &file)
+        .env("BRICKYARD_PROFILE_BYTES", "64K")
+        .output()
+        .expect("the test runs");
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    let text = fs::read_to_string(&file).expect("the profile is written");
+    let first = text.lines().next().expect("a line");
+    // `heap profile: live blocks: live bytes [ blocks: bytes ] @ …`
+    let blocks = first
+        .split('[')
+        .nth(1)
+        .and_then(|rest| rest.split(':').next());
+    let blocks: usize = blocks.expect("a number").trim().parse().expect("digits");
+    // Some KiB a thread are a sample for every twenty.
+    assert!(blocks < 100, "{first}");
 }
 
 /// Every C function, with a sample for nearly every allocation.

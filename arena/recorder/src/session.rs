@@ -47,8 +47,10 @@ static KEY: AtomicU32 = AtomicU32::new(0);
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 unsafe extern "C" {
-    /// The C library's; null until it is set up.
-    static environ: *const *const c_char;
+    /// The C library's; null until it is set up. By the name that is its own: a program may
+    /// define an `environ`.
+    #[link_name = "__environ"]
+    static ENVIRONMENT: *const *const c_char;
 }
 
 /// Run by the dynamic linker when the library is loaded.
@@ -127,7 +129,7 @@ fn set_own(value: *mut c_void) {
 fn begin() -> bool {
     // SAFETY: the variable belongs to the C library, which sets it before it runs any code of the
     // program; it is read as one word.
-    if unsafe { environ }.is_null() {
+    if unsafe { ENVIRONMENT }.is_null() {
         return false;
     }
     // Relaxed: there is one thread as yet, and on failure nothing is read.
