@@ -113,7 +113,8 @@ const ROWS: [Row; 19] = [
     row("C, 100 live, 64", HUNDRED_64, Some(NO_HUNDRED), 34.0).aim(30.0),
     row("C, 100 live, 1024", HUNDRED_1024, Some(NO_HUNDRED), 34.0).aim(45.0),
     row("C, calloc, 64", CALLOC, Some(NO_CALLOC), 52.0).aim(50.0),
-    row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 119.0).aim(100.0),
+    // 116, or 123 where the compiler does not draw in one call.
+    row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 126.0).aim(100.0),
     row("pool, pair", BORROWED, None, 30.0),
     row("pool, owned on top", OWNED, Some(BORROWED), 6.0),
     row("pool, pair, thread 2", BORROWED_2, None, 30.0),
