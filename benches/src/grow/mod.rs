@@ -44,7 +44,7 @@ pub(crate) struct GrowArgs {
     /// Rounds to run
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The most live data, in MiB: points are at 1, 4, 16, ... of them
+    /// The most live data, in MiB: points are at 1, 4, 16, ... of them, and there
     #[arg(long, value_name = "MIB", default_value = "1024")]
     most_mib: NonZero<usize>,
     /// Draw the curves into this folder, as SVG
@@ -96,9 +96,7 @@ pub(crate) fn main(args: &GrowArgs) -> Result<()> {
         .iter()
         .map(|threads| Point::new(*threads, THREAD_BYTES, count))
         .collect();
-    let sizes = core::iter::successors(Some(1_usize), |mib| mib.checked_mul(4));
-    let mut live: Vec<Point> = sizes
-        .take_while(|mib| *mib <= args.most_mib.get())
+    let mut live: Vec<Point> = sizes_mib(args.most_mib.get())
         .filter_map(|mib| Some(Point::new(1, mib.checked_mul(1 << 20)?, count)))
         .collect();
     measure(args, &allocators, &mut threads, &mut live)?;
@@ -269,9 +267,25 @@ fn conclude<'a>(points: impl Iterator<Item = &'a Point>, allocators: &[String]) 
     Ok(())
 }
 
+/// 1, 4, 16 and so on below `most`, and `most`.
+fn sizes_mib(most: usize) -> impl Iterator<Item = usize> {
+    core::iter::successors(Some(1_usize), |mib| mib.checked_mul(4))
+        .take_while(move |mib| *mib < most)
+        .chain([most])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_point_is_where_it_was_asked_for() {
+        let sizes = |most| sizes_mib(most).collect::<Vec<_>>();
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(16), [1, 4, 16]);
+        assert_eq!(sizes(20), [1, 4, 16, 20]);
+        assert_eq!(sizes(usize::MAX).last(), Some(&usize::MAX));
+    }
 
     /// The child would be this very test executable: it is not started.
     #[test]
