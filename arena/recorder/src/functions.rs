@@ -4,11 +4,12 @@
 //! are glibc's; what it would refuse is passed on as it is, and refused.
 
 use core::ffi::{c_int, c_void};
-use core::ptr;
+use core::{mem, ptr};
 
 use brickyard_recording::{Block, Event};
 
 use crate::session::{finish, note};
+use crate::sync::{AtomicPtr, Ordering};
 
 unsafe extern "C" {
     fn __libc_malloc(size: usize) -> *mut c_void;
@@ -192,6 +193,34 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     aligned(align, size)
+}
+
+/// Bytes that a block can hold: the C library's answer, for the block is one of its own also
+/// where the program is linked with another allocator, whose function of this name would run
+/// instead. 0 for null.
+///
+/// # Safety
+///
+/// `block` is null or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    type UsableSize = unsafe extern "C" fn(*mut c_void) -> usize;
+    static FUNCTION: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    // Relaxed, both: the address of a function of a library that stays, whoever finds it.
+    let mut function = FUNCTION.load(Ordering::Relaxed);
+    if function.is_null() {
+        // SAFETY: both take C strings; the library is in the process already, and stays.
+        function = unsafe {
+            let library = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            libc::dlsym(library, c"malloc_usable_size".as_ptr())
+        };
+        FUNCTION.store(function, Ordering::Relaxed);
+    }
+    if function.is_null() || block.is_null() {
+        return 0;
+    }
+    // SAFETY: the C library's function of this name has this type; the caller's promise.
+    unsafe { mem::transmute::<*mut c_void, UsableSize>(function)(block) }
 }
 
 /// Bytes of an OS page.

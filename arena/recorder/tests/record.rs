@@ -232,6 +232,34 @@ fn a_program_with_two_thousand_short_threads() {
     }
 }
 
+/// Else the function of an allocator that the program is linked with would get the C library's blocks.
+#[test]
+fn a_program_that_asks_how_long_its_blocks_are() {
+    if !is_subject() {
+        return;
+    }
+    // SAFETY: `malloc` takes any number; the block is live until it is freed, once.
+    unsafe {
+        let block = libc::malloc(100);
+        assert!((100..200).contains(&libc::malloc_usable_size(block)));
+        assert_eq!(libc::malloc_usable_size(core::ptr::null_mut()), 0);
+        libc::free(block);
+        let function = libc::malloc_usable_size as *const core::ffi::c_void;
+        let mut found = core::mem::zeroed::<libc::Dl_info>();
+        assert_ne!(libc::dladdr(function, &raw mut found), 0);
+        let library = core::ffi::CStr::from_ptr(found.dli_fname).to_string_lossy();
+        assert!(library.contains("brickyard_recorder"), "{library}");
+    }
+}
+
+#[test]
+fn the_length_of_a_block_is_the_c_library_s_answer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    let output = subject("a_program_that_asks_how_long_its_blocks_are", &file);
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn threads_that_ended_are_not_missing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
