@@ -117,7 +117,7 @@ impl Validated {
         };
         // Relaxed: as in `knows`. Two who store at once may forget one of the values.
         let free = words.iter().find(|word| word.load(Ordering::Relaxed) == 0);
-        let any = (value.word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % WAYS;
+        let any = (value.word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % words.len();
         if let Some(word) = free.or(words.get(any)) {
             word.store(value.word, Ordering::Relaxed);
         }
