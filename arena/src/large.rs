@@ -104,11 +104,12 @@ impl HeapCore {
             self.relieve();
             self.os().map_aligned(len, align)
         });
-        if mapped.is_none() {
+        let Some(mapped) = mapped else {
             self.unreserve(len >> GRANULE_SHIFT);
-        }
+            return None;
+        };
         self.give_up_kept(len);
-        Some(mapped?.as_ptr().expose_provenance())
+        Some(mapped.as_ptr().expose_provenance())
     }
 
     /// The heap grows by `bytes`: gives up as many of those that are kept.
@@ -119,13 +120,15 @@ impl HeapCore {
             let rest = kept.resident - surplus;
             // SAFETY: the mapping is ours alone until it is put back, and unused.
             if rest == 0 || !unsafe { self.os.purge(kept.addr + rest, surplus) } {
-                self.drop_kept(kept);
+                // SAFETY: as above.
+                unsafe { self.drop_kept(kept) };
                 continue;
             }
             kept.resident = rest;
             self.note_big_purged(surplus);
             if !self.big.with(|big| big.put(kept)) {
-                self.drop_kept(kept);
+                // SAFETY: as above.
+                unsafe { self.drop_kept(kept) };
             }
         }
     }
@@ -143,17 +146,26 @@ impl HeapCore {
             (kept.len, kept.resident) = (most, resident);
         }
         if !self.reserve((kept.len - kept.resident) >> GRANULE_SHIFT) {
-            self.drop_kept(kept);
+            // SAFETY: it was taken, and nobody has it yet.
+            unsafe { self.drop_kept(kept) };
             return None;
         }
         self.give_up_kept(kept.len - kept.resident);
         Some((kept.addr, kept.len))
     }
 
-    /// Unmaps what was kept, which nobody uses.
-    pub(crate) fn drop_kept(&self, kept: Kept) {
-        // SAFETY: kept mappings are ours, whole, and unused.
-        unsafe { self.unmap_big(kept.addr, kept.len) };
+    /// Unmaps what was kept, or might have been.
+    ///
+    /// # Safety
+    ///
+    /// It is one whole mapping of this heap, out of the cache, and nobody uses it.
+    pub(crate) unsafe fn drop_kept(&self, kept: Kept) {
+        // SAFETY: by contract. If the system refuses to unmap, the memory can still be given
+        // back; the address space is lost.
+        if !unsafe { self.os.unmap(kept.addr, kept.len) } {
+            // SAFETY: by contract.
+            unsafe { self.os.purge(kept.addr, kept.len) };
+        }
         self.note_big_purged(kept.resident);
     }
 
@@ -171,21 +183,8 @@ impl HeapCore {
     ///
     /// The range is one mapping of this heap that nobody uses.
     pub(crate) unsafe fn drop_mapping(&self, addr: usize, len: usize) {
-        // SAFETY: by contract.
-        unsafe { self.unmap_big(addr, len) };
-        self.note_big_purged(len);
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Self::drop_mapping`].
-    unsafe fn unmap_big(&self, addr: usize, len: usize) {
-        // SAFETY: by contract. If the system refuses to unmap, the memory can still be
-        // given back; the address space is lost.
-        if !unsafe { self.os.unmap(addr, len) } {
-            // SAFETY: by contract.
-            unsafe { self.os.purge(addr, len) };
-        }
+        // SAFETY: by contract; all of it may be resident.
+        unsafe { self.drop_kept(Kept::whole(addr, len, 0)) };
     }
 
     fn big_entry(&self, len: usize) -> Entry {
@@ -305,7 +304,8 @@ impl HeapCore {
                 unsafe { self.drop_mapping(addr, len) };
                 return;
             };
-            self.drop_kept(oldest);
+            // SAFETY: it was taken, and kept mappings are unused.
+            unsafe { self.drop_kept(oldest) };
         }
     }
 
@@ -425,13 +425,12 @@ impl HeapCore {
         if !self.reserve(added) {
             return None;
         }
+        self.give_up_kept(len - old);
         // SAFETY: a whole mapping of ours.
         if unsafe { self.os.extend(addr, old, len) } {
             self.note_big(addr, old, len);
-            self.give_up_kept(len - old);
             return Some(block);
         }
-        self.give_up_kept(len - old);
         // SAFETY: by contract; the growth is reserved.
         let moved = unsafe { self.move_pages(addr, old, len, align) };
         if moved.is_none() {

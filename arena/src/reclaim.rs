@@ -38,7 +38,8 @@ impl HeapCore {
         let excess = idle - purge::retained(idle, elapsed, half_life).min(idle);
         self.purge_dirty(excess);
         while let Some(kept) = self.big.with(|big| big.take_expired(now, half_life)) {
-            self.drop_kept(kept);
+            // SAFETY: it was taken, and kept mappings are unused.
+            unsafe { self.drop_kept(kept) };
         }
     }
 
@@ -184,7 +185,8 @@ impl HeapCore {
     pub(crate) fn relieve(&self) {
         self.retire_empties();
         while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            self.drop_kept(kept);
+            // SAFETY: it was taken, and kept mappings are unused.
+            unsafe { self.drop_kept(kept) };
         }
         let hollowed = self.pages.with(|pages| {
             let before = pages.dirty();
@@ -202,7 +204,8 @@ impl HeapCore {
         self.sweep();
         self.purge_dirty(usize::MAX);
         while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            self.drop_kept(kept);
+            // SAFETY: it was taken, and kept mappings are unused.
+            unsafe { self.drop_kept(kept) };
         }
         self.purged.load(Ordering::Relaxed).wrapping_sub(before) * GRANULE_BYTES
     }
