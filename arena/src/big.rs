@@ -6,6 +6,8 @@
 //! byte. So what is kept costs no more than the heap's peak, and a page that is given up too
 //! early is one more fault beside that of the page for which it went (decision 018).
 
+use crate::units::Change;
+
 /// Freed mappings that are kept at most.
 const SLOTS: usize = 16;
 /// Bytes that are kept at most.
@@ -67,11 +69,18 @@ impl BigCache {
         true
     }
 
-    /// A kept mapping of at least `len` bytes, and at most four times that, at a multiple
+    /// A kept mapping of at least `len` bytes, and at most [`most_times`] that, at a multiple
     /// of `align`, of which at least `least` may be resident: the smallest.
-    pub(crate) fn take(&mut self, len: usize, align: usize, least: usize) -> Option<Kept> {
+    pub(crate) fn take(
+        &mut self,
+        len: usize,
+        align: usize,
+        least: usize,
+        change: Change,
+    ) -> Option<Kept> {
+        let times = most_times(change);
         self.remove_min(|kept| {
-            let fits = kept.len >= len && kept.len / 4 <= len && kept.resident >= least;
+            let fits = kept.len >= len && kept.len / times <= len && kept.resident >= least;
             (fits && kept.addr % align == 0).then_some(kept.len as u64)
         })
     }
@@ -128,6 +137,15 @@ impl BigCache {
     }
 }
 
+/// How many times the length of a request a kept mapping may have that serves it. A buffer that
+/// grows doubles as a rule, and its last length is that of the buffer before it.
+pub(crate) const fn most_times(change: Change) -> usize {
+    match change {
+        Change::Growth => 8,
+        Change::Other => 4,
+    }
+}
+
 /// Whether a freed mapping of `len` bytes is worth keeping at all.
 pub(crate) fn worth_keeping(len: usize) -> bool {
     len <= KEEP_BYTES / 2
@@ -142,15 +160,19 @@ mod tests {
         let mut cache = BigCache::new();
         assert!(cache.put(Kept::whole(0x40_0000, 3 << 20, 1)));
         assert!(cache.put(Kept::whole(0x80_0000, 2 << 20, 2)));
-        assert_eq!(cache.take(4 << 20, 4096, 0), None);
+        assert_eq!(cache.take(4 << 20, 4096, 0, Change::Other), None);
         assert_eq!(
-            cache.take(1 << 18, 4096, 0),
+            cache.take(1 << 18, 4096, 0, Change::Other),
             None,
             "more than four times the size"
         );
-        assert_eq!(cache.take(2 << 20, 0x100_0000, 0), None, "not aligned");
         assert_eq!(
-            cache.take(2 << 20, 4096, 0).map(|k| k.addr),
+            cache.take(2 << 20, 0x100_0000, 0, Change::Other),
+            None,
+            "not aligned"
+        );
+        assert_eq!(
+            cache.take(2 << 20, 4096, 0, Change::Other).map(|k| k.addr),
             Some(0x80_0000)
         );
         assert_eq!(cache.bytes(), 3 << 20);
@@ -178,7 +200,9 @@ mod tests {
         };
         assert!(cache.put(shorter));
         assert_eq!(
-            cache.take(old.len, 4096, old.len).map(|k| k.addr),
+            cache
+                .take(old.len, 4096, old.len, Change::Other)
+                .map(|k| k.addr),
             Some(new.addr),
             "a copy of all of it would fault in what the tighter one gave up"
         );

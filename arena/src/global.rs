@@ -18,7 +18,7 @@ use crate::sampling;
 use crate::size_class::{TABLE_BYTES, block_size_of, class_of, class_of_common};
 use crate::stats::Stats;
 use crate::tls;
-use crate::units::{Claim, Contents, MagazineIndex};
+use crate::units::{Change, Claim, Contents, MagazineIndex};
 
 /// The global allocator: every `Arena` is a name for the one heap of the process.
 ///
@@ -481,7 +481,7 @@ unsafe fn realloc_unsized_with(
         Place::Large(_) if class_of(new_size, 1).is_some() => {}
         Place::Large(_) => {
             // SAFETY: by contract; both sizes are large.
-            if let Some(moved) = unsafe { core.resize_large(block, new_size, 1) } {
+            if let Some(moved) = unsafe { core.resize_large(block, new_size, 1, Change::Other) } {
                 note_resized(core, old, moved);
                 resized(moved, old);
                 return moved;
@@ -519,7 +519,7 @@ unsafe fn realloc_hardened(core: &'static HeapCore, block: *mut u8, new_size: us
     }
     if class.is_none() && class_of(new_size, 1).is_none() && !core.is_guarded(block) {
         // SAFETY: by contract; both sizes are large.
-        if let Some(moved) = unsafe { core.resize_large(block, new_size, 1) } {
+        if let Some(moved) = unsafe { core.resize_large(block, new_size, 1, Change::Other) } {
             note_resized(core, old, moved);
             return moved;
         }

@@ -33,7 +33,7 @@ use crate::size_class::{block_at, block_size, class_of};
 use crate::span::Kind;
 use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
-use crate::units::{Claim, ClassIndex, Contents, GRANULE_SHIFT, Run};
+use crate::units::{Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, Run};
 use crate::zeroes::{FEW_BYTES, are_few_zero, is_zero, zero_few};
 
 /// Smallest request; two blocks share no byte of states (`block_state`).
@@ -455,7 +455,7 @@ impl HeapCore {
             (Some(old), Some(new)) => (old == new).then_some(block),
             // SAFETY: by contract; both sizes are large.
             (None, None) if !self.is_guarded(block) => unsafe {
-                self.resize_large(block, new_size, align)
+                self.resize_large(block, new_size, align, Change::Other)
             },
             _ => None,
         }

@@ -29,7 +29,7 @@ use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::ThreadCache;
-use crate::units::{CLASS_COUNT, Claim, ClassIndex, Contents, GRANULE_SHIFT, PROCESS_HEAP};
+use crate::units::{CLASS_COUNT, Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, PROCESS_HEAP};
 use crate::window;
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
@@ -257,7 +257,14 @@ impl HeapCore {
         match (class_of(size, align), class_of(new_size, align)) {
             (Some(old), Some(new)) => (old == new).then_some(block),
             // SAFETY: by contract; both sizes are large.
-            (None, None) => unsafe { self.resize_large(block, new_size, align) },
+            (None, None) => unsafe {
+                let change = if new_size > size {
+                    Change::Growth
+                } else {
+                    Change::Other
+                };
+                self.resize_large(block, new_size, align, change)
+            },
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 
 use core::ptr;
 
-use crate::big::{Kept, worth_keeping};
+use crate::big::{self, Kept, worth_keeping};
 use crate::bitmap::Bits;
 use crate::fatal::{Misuse, die};
 use crate::guard::Guards;
@@ -18,7 +18,7 @@ use crate::size_class::block_size;
 use crate::span::{Kind, Span};
 use crate::sync::Ordering;
 use crate::units::{
-    Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for,
+    Change, Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for,
 };
 
 /// Largest size that is tried: no address space holds more.
@@ -73,7 +73,7 @@ impl HeapCore {
         let Some(len) = align_up(size.max(1), self.os_page().max(GRANULE_BYTES)) else {
             return ptr::null_mut();
         };
-        let (addr, len, fresh) = match self.take_kept(len, align, 0) {
+        let (addr, len, fresh) = match self.take_kept(len, align, 0, Change::Other) {
             Some((addr, len)) => (addr, len, false),
             None => match self.map_big(len, align) {
                 Some(addr) => (addr, len, true),
@@ -133,12 +133,18 @@ impl HeapCore {
         }
     }
 
-    /// A kept mapping for `len` bytes, cut to at most twice that, so that a block pins no more:
-    /// its address and length. At least `least` bytes of it are resident still; all of it counts as
-    /// committed again.
-    fn take_kept(&self, len: usize, align: usize, least: usize) -> Option<(usize, usize)> {
-        let mut kept = (self.big).with(|big| big.take(len, align, least))?;
-        let most = len * 2;
+    /// A kept mapping for `len` bytes: its address and length. It is cut so that a block pins no
+    /// more than twice what it needs, or four times that if it grows and may want it soon. At least
+    /// `least` bytes of it are resident still; all of it counts as committed again.
+    fn take_kept(
+        &self,
+        len: usize,
+        align: usize,
+        least: usize,
+        change: Change,
+    ) -> Option<(usize, usize)> {
+        let mut kept = (self.big).with(|big| big.take(len, align, least, change))?;
+        let most = len * big::most_times(change) / 2;
         // SAFETY: a kept mapping is ours and unused, and `most` a multiple of the OS page size.
         if kept.len > most && unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
             let resident = kept.resident.min(most);
@@ -321,11 +327,12 @@ impl HeapCore {
         block: *mut u8,
         new_size: usize,
         align: usize,
+        change: Change,
     ) -> Option<*mut u8> {
         // Before it moves: another thread may get the old place at once.
         let sample = PROFILE.lift(block.addr());
         // SAFETY: by contract.
-        let resized = unsafe { self.resize_place(block, new_size, align) };
+        let resized = unsafe { self.resize_place(block, new_size, align, change) };
         if let Some(sample) = sample {
             match resized {
                 Some(resized) => PROFILE.lay(sample, resized.addr(), new_size),
@@ -343,24 +350,37 @@ impl HeapCore {
         block: *mut u8,
         new_size: usize,
         align: usize,
+        change: Change,
     ) -> Option<*mut u8> {
         let addr = block.addr();
         let old_len = self.locate_large(addr);
         if new_size > MAX_BYTES {
             return None;
         }
-        let segment = self.segment_of(addr);
-        if let Some(segment) = segment {
-            let span = segment.span_at(addr)?;
-            let fits = new_size <= MAX_RUN_BYTES && self.resize_run(segment, span, new_size);
-            return fits.then_some(block);
-        }
         let len = align_up(new_size, self.os_page().max(GRANULE_BYTES))?;
+        if let Some(segment) = self.segment_of(addr) {
+            if new_size <= MAX_RUN_BYTES {
+                let span = segment.span_at(addr)?;
+                return self.resize_run(segment, span, new_size).then_some(block);
+            }
+            if change == Change::Other {
+                return None;
+            }
+            let to = self.take_kept(len, align.max(SEGMENT_BYTES), old_len, change)?;
+            // SAFETY: by contract; a kept mapping is ours and unused.
+            let moved = unsafe { self.copy_to_kept(addr, old_len, to) };
+            // SAFETY: by contract; the contents moved.
+            unsafe { self.free_large(block) };
+            return Some(moved);
+        }
+        if len <= old_len && change == Change::Growth {
+            return Some(block);
+        }
         if new_size <= MAX_RUN_BYTES && len < old_len / 2 {
             return None;
         }
         // SAFETY: by contract.
-        unsafe { self.resize_big(addr, old_len, len, align) }
+        unsafe { self.resize_big(addr, old_len, len, align, change) }
     }
 
     fn resize_run(&self, segment: &'static Segment, span: &Span, new_size: usize) -> bool {
@@ -402,6 +422,7 @@ impl HeapCore {
         old: usize,
         len: usize,
         align: usize,
+        change: Change,
     ) -> Option<*mut u8> {
         let block = ptr::with_exposed_provenance_mut::<u8>(addr);
         if len == old {
@@ -415,7 +436,7 @@ impl HeapCore {
             }
             return Some(block);
         }
-        if let Some(to) = self.take_kept(len, align.max(SEGMENT_BYTES), old) {
+        if let Some(to) = self.take_kept(len, align.max(SEGMENT_BYTES), old, change) {
             // Copying into memory that is resident costs less than faulting in as much. One that
             // gave up what the copy needs would cost both, and keep the old place besides.
             // SAFETY: by contract; a kept mapping is ours and unused.
@@ -479,19 +500,33 @@ impl HeapCore {
     /// # Safety
     ///
     /// `addr` is a big block of this heap of `old` bytes, in use by the caller.
-    unsafe fn move_big(&self, addr: usize, old: usize, (to, len): (usize, usize)) -> *mut u8 {
+    unsafe fn move_big(&self, addr: usize, old: usize, to: (usize, usize)) -> *mut u8 {
+        // SAFETY: by contract.
+        let block = unsafe { self.copy_to_kept(addr, old, to) };
+        // Relaxed: a count for statistics.
+        self.large.fetch_sub(old, Ordering::Relaxed);
+        PAGE_MAP.clear(addr);
+        // SAFETY: the contents moved, and the block left the page map.
+        unsafe { self.retire_big(addr, old) };
+        block
+    }
+
+    /// Makes a kept mapping a big block with the contents of a block of `old` bytes.
+    ///
+    /// # Safety
+    ///
+    /// `addr` is a block of this heap of `old` bytes, in use by the caller. The mapping was taken
+    /// and is at least as long.
+    unsafe fn copy_to_kept(&self, addr: usize, old: usize, (to, len): (usize, usize)) -> *mut u8 {
         // The leaf is there: big blocks that are kept were published before.
         publish(self.os, to, self.big_entry(len));
         let block = ptr::with_exposed_provenance_mut::<u8>(to);
-        // SAFETY: both mappings are ours, apart, and at least `old` bytes long.
+        // SAFETY: both are ours, apart, and at least `old` bytes long.
         unsafe {
             ptr::copy_nonoverlapping(ptr::with_exposed_provenance(addr), block, old);
         }
         // Relaxed: a count for statistics.
-        self.large.fetch_add(len - old, Ordering::Relaxed);
-        PAGE_MAP.clear(addr);
-        // SAFETY: the contents moved, and the block left the page map.
-        unsafe { self.retire_big(addr, old) };
+        self.large.fetch_add(len, Ordering::Relaxed);
         block
     }
 

@@ -42,8 +42,8 @@
 //! | 32769 – 1 MiB | request + 4095 | one granule of 4 KiB |
 //!
 //! Blocks carry no header: 48-byte objects take 48 bytes. Above 1 MiB a block is a
-//! mapping of its own, of which up to twice the request may be resident when it reuses
-//! memory that was freed a moment before.
+//! mapping of its own, of which up to twice the request (four times if it has grown) may be
+//! resident when it reuses memory that was freed a moment before.
 //!
 //! # What the default build stops
 //!

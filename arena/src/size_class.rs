@@ -24,7 +24,7 @@
 //!
 //! Up to 512 KiB a run that the thread had kept may be an eighth longer (`run_cache`).
 //! Above 1 MiB a block is a mapping of its own; one that was kept may be reused for a
-//! request of half its size (`big`).
+//! request of half its size, and for a block that grows to a quarter (`big`).
 //!
 //! `waste_is_within_the_documented_bounds` proves the first five rows over all sizes.
 

@@ -128,6 +128,15 @@ pub(crate) const fn align_up(value: usize, align: usize) -> Option<usize> {
     }
 }
 
+/// What is known of a block whose size changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The program had asked for less, and may go on: what the block has beyond the request stays.
+    Growth,
+    /// It had asked for more, or nobody knows.
+    Other,
+}
+
 /// Whether a block must be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
