@@ -111,23 +111,34 @@ impl Central {
     }
 
     /// Takes up to `want` runs of free blocks that make guests by `fit`, and shows them to
-    /// `sink`; returns how many. `ready` is asked about a span first, and spans for which
-    /// it says `false` are passed by.
+    /// `sink`; returns how many, and the span and its word at which it had enough. It begins at the
+    /// span and the word of `from`, or at the first if that span is not listed any more. `ready` is
+    /// asked about a span first, and spans for which it says `false` are passed by.
     ///
     /// Spans in which the search of this `round` found nothing as short are passed by too.
     /// `ready` and `sink` run under the class lock.
-    pub(crate) fn lend(
+    ///
+    /// # Safety
+    ///
+    /// The span of `from` is null or one of the heap, of whatever class.
+    pub(crate) unsafe fn lend(
         &self,
         class: ClassIndex,
         fit: Fit,
         (round, want): (u32, usize),
+        from: (*const Span, usize),
         mut ready: impl FnMut(&Span) -> bool,
         mut sink: impl FnMut(&Span, usize, u64),
-    ) -> usize {
-        let got = self.list.with(|list| {
-            let (mut got, mut next) = (0, list.head);
+    ) -> (usize, (*const Span, usize)) {
+        let (got, end) = self.list.with(|list| {
+            let (mut next, mut first) = from;
+            // SAFETY: by contract; spans stay as long as the heap (S4).
+            if !unsafe { next.as_ref() }.is_some_and(|span| is_listed(span, class)) {
+                (next, first) = (list.head, 0);
+            }
+            let mut got = 0;
             // SAFETY: spans in the list live as long as the heap (S4).
-            while let Some(span) = unsafe { next.as_ref() }.filter(|_| got < want) {
+            while let Some(span) = unsafe { next.as_ref() } {
                 // SAFETY: the class lock is held.
                 let barren = unsafe {
                     span.with_links(|links| {
@@ -135,25 +146,28 @@ impl Central {
                         links.barren
                     })
                 };
-                if barren.has_not(round, fit) {
-                    continue;
-                }
-                // SAFETY: the class lock is held, and listed spans are of this class.
-                let words = unsafe { span.words(class) };
-                if ready(span) {
-                    got += lend_from(words, fit, want - got, |word, mask| sink(span, word, mask));
-                }
-                if got < want {
+                if !barren.has_not(round, fit) {
+                    // SAFETY: the class lock is held, and listed spans are of this class.
+                    let words = unsafe { span.words(class) };
+                    if ready(span) {
+                        let sink = |word, mask| sink(span, word, mask);
+                        let (more, word) = lend_from(words, first, fit, want - got, sink);
+                        got += more;
+                        if got == want {
+                            return (got, (ptr::from_ref(span), word));
+                        }
+                    }
                     // SAFETY: the class lock is held.
                     unsafe { span.with_links(|links| links.barren.note(round, fit)) };
                 }
+                first = 0;
             }
-            got
+            (got, (ptr::null(), 0))
         });
         // Relaxed: counts for statistics, as in `take`.
         self.outside.fetch_add(got * fit.blocks, Ordering::Relaxed);
         self.lent.fetch_add(got * fit.blocks, Ordering::Relaxed);
-        got
+        (got, end)
     }
 
     /// Gives back the blocks of `mask` in word `word` of `span`, without a lock unless the
@@ -202,7 +216,7 @@ impl Central {
         self.outside.fetch_sub(blocks, Ordering::Relaxed);
     }
 
-    /// Counts blocks of a guest that `give` took back.
+    /// Counts blocks of guests that `give` took back.
     pub(crate) fn note_returned(&self, blocks: usize) {
         self.note_given(blocks);
         // Relaxed: as in `note_given`.
@@ -215,10 +229,10 @@ impl Central {
         self.guests.fetch_add(blocks, Ordering::Relaxed);
     }
 
-    /// Counts a guest of this class that went.
-    pub(crate) fn note_guest_left(&self) {
+    /// Counts guests of this class that went.
+    pub(crate) fn note_guests_left(&self, guests: usize) {
         // Relaxed: a count for statistics.
-        self.guests.fetch_sub(1, Ordering::Relaxed);
+        self.guests.fetch_sub(guests, Ordering::Relaxed);
     }
 
     /// Lists `span` if it is one of ours that has free blocks and is not listed.
@@ -351,28 +365,41 @@ unsafe fn take_from(
     got
 }
 
-/// Clears the bits of up to `want` runs; returns how many. The class lock is held.
+/// Clears the bits of up to `want` runs from word `first` on; returns how many, and the word at
+/// which it had enough. The class lock is held.
 fn lend_from(
     words: &[AtomicU64],
+    first: usize,
     fit: Fit,
     want: usize,
     mut sink: impl FnMut(usize, u64),
-) -> usize {
+) -> (usize, usize) {
     let mut got = 0;
-    for (index, word) in words.iter().enumerate() {
-        while got < want {
-            // Acquire: pairs with `give`; the last owner's accesses come before the next's.
-            let run = fit.find(word.load(Ordering::Acquire));
-            if run == 0 {
-                break;
-            }
-            // Relaxed: as in `take_from`; only we clear bits (S2).
-            word.fetch_and(!run, Ordering::Relaxed);
-            sink(index, run);
+    for (index, word) in words.iter().enumerate().skip(first) {
+        // Acquire: pairs with `give`; the last owner's accesses come before the next's.
+        let starts = fit.find(word.load(Ordering::Acquire), want - got);
+        if starts == 0 {
+            continue;
+        }
+        // Relaxed: as in `take_from`; only we clear bits (S2).
+        word.fetch_and(!fit.runs_at(starts), Ordering::Relaxed);
+        let mut rest = starts;
+        while rest != 0 {
+            sink(index, fit.run_at(rest.trailing_zeros() as usize));
+            rest &= rest - 1;
             got += 1;
         }
+        if got == want {
+            return (got, index);
+        }
     }
-    got
+    (got, words.len())
+}
+
+/// Whether `span`, one of the heap, is in the list of `class`, whose lock is held.
+fn is_listed(span: &Span, class: ClassIndex) -> bool {
+    // Relaxed: `listed` of a span of ours is written under this lock.
+    span.kind() == Kind::Blocks(class) && span.listed.load(Ordering::Relaxed)
 }
 
 /// Takes `span` out of the list unless a block of it is free after all.

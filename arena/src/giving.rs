@@ -11,6 +11,7 @@ use core::ptr;
 use crate::central::{AlreadyFree, Central};
 use crate::fatal::{Misuse, die};
 use crate::heap_core::HeapCore;
+use crate::lend::Returned;
 use crate::profile::PROFILE;
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, span_blocks, span_granules};
@@ -48,13 +49,13 @@ impl HeapCore {
         let (block_bytes, span_bytes) = (block_size(class), span_granules(class) * GRANULE_BYTES);
         let span_blocks = span_blocks(class);
         let mut batch = Batch::NONE;
-        let mut elsewhere = 0;
+        let (mut elsewhere, mut returned) = (0, Returned::default());
         for &block in blocks {
             let addr = block.addr();
             let mut next = Batch { mask: 0, ..batch };
             if addr.wrapping_sub(batch.start) >= span_bytes {
                 let Some(span) = self.span_of_block(class, addr) else {
-                    self.give_elsewhere(class, addr);
+                    self.give_elsewhere(class, addr, &mut returned);
                     elsewhere += 1;
                     continue;
                 };
@@ -83,6 +84,10 @@ impl HeapCore {
         }
         self.finish_batch(central, class, batch);
         central.note_given(blocks.len() - elsewhere);
+        if returned.guests > 0 {
+            self.note_returned(&mut returned);
+            central.note_guests_left(returned.guests);
+        }
     }
 
     #[inline(always)]
@@ -108,7 +113,10 @@ impl HeapCore {
 
     /// Gives a block back for which [`Self::span_of_block`] found no span.
     #[cold]
-    fn give_elsewhere(&self, class: ClassIndex, addr: usize) {
+    fn give_elsewhere(&self, class: ClassIndex, addr: usize, returned: &mut Returned) {
+        let Some(segment) = self.segment_of(addr) else {
+            die(Misuse::Foreign, addr)
+        };
         if PROFILE.holds(addr) {
             // It was freed by a name that knows of no profile, like any block of the class
             // that it was allocated as.
@@ -119,7 +127,7 @@ impl HeapCore {
             self.mistaken
                 .fetch_add(block_size(class), Ordering::Relaxed);
         } else {
-            self.give_guest(class, addr);
+            self.give_guest(class, segment, addr, returned);
         }
     }
 

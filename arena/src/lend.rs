@@ -13,6 +13,7 @@
 //! General allocators coalesce neighbours at each free (boundary tags, Knuth 1968, section
 //! 2.5); here it happens only when memory is wanted, and costs nothing before.
 
+use crate::bitmap::below;
 #[cfg(not(loom))]
 use crate::purge;
 use crate::size_class::block_size;
@@ -40,6 +41,22 @@ pub(crate) struct Fit {
     aligned: u64,
 }
 
+/// Every bit, every second, every fourth, … of a word.
+const EVERY: [u64; 7] = {
+    let mut out = [u64::MAX; 7];
+    let mut doublings = 1;
+    while doublings < out.len() {
+        let (step, mut mask, mut index) = (1 << doublings, 0, 0);
+        while index < 64 {
+            mask |= 1 << index;
+            index += step;
+        }
+        out[doublings] = mask;
+        doublings += 1;
+    }
+    out
+};
+
 impl Fit {
     /// How `guest` fits into blocks of `host`; `None` when it does not.
     pub(crate) fn new(host: ClassIndex, guest: ClassIndex) -> Option<Self> {
@@ -50,16 +67,13 @@ impl Fit {
         let blocks = large.div_ceil(small);
         // Blocks are aligned to the largest power of two in their size; 64 blocks of the
         // host are aligned to 64 times that of the host's.
-        let step = lowest_bit(large) / lowest_bit(small).min(lowest_bit(large));
-        if blocks > MOST_BLOCKS || step > 64 {
-            return None;
-        }
-        let aligned = (0..64)
-            .step_by(step)
-            .fold(0, |mask, index| mask | 1u64 << index);
-        Some(Self {
+        let doublings = large
+            .trailing_zeros()
+            .saturating_sub(small.trailing_zeros());
+        let aligned = *EVERY.get(doublings as usize)?;
+        (blocks <= MOST_BLOCKS).then_some(Self {
             blocks,
-            step,
+            step: 1 << doublings,
             aligned,
         })
     }
@@ -74,8 +88,9 @@ impl Fit {
         }
     }
 
-    /// The lowest run of set bits of `word` that makes a guest, as a mask; 0 if there is none.
-    pub(crate) fn find(self, word: u64) -> u64 {
+    /// Up to `most` runs of set bits of `word` that make guests, the lowest first and no two with a
+    /// bit in common: where they start. Fewer than `most` only if there are no more.
+    pub(crate) fn find(self, word: u64, most: usize) -> u64 {
         // After the loop a bit is set where a run of `blocks` begins.
         let (mut starts, mut width) = (word, 1);
         while width < self.blocks && starts != 0 {
@@ -84,10 +99,21 @@ impl Fit {
             width += shift;
         }
         starts &= self.aligned;
-        if starts == 0 {
-            return 0;
+        let (mut found, mut left) = (0, most);
+        while starts != 0 && left > 0 {
+            let lowest = starts & starts.wrapping_neg();
+            found |= lowest;
+            left -= 1;
+            // Those that start before its end have bits in common with it.
+            starts &= !below(lowest.trailing_zeros() as usize + self.blocks);
         }
-        self.run_at(starts.trailing_zeros() as usize)
+        found
+    }
+
+    /// The bits of the guests that start at the bits `starts`, as [`Self::find`] gives them.
+    pub(crate) fn runs_at(self, starts: u64) -> u64 {
+        // No two have a bit in common, so that nothing is carried.
+        starts.wrapping_mul(self.run_at(0))
     }
 
     /// The bits of a guest that starts at bit `index` of a word.
@@ -186,8 +212,70 @@ pub(crate) struct Lending {
     free: AtomicUsize,
     /// Guest classes for which this round has nothing, one bit each.
     exhausted: AtomicU64,
+    /// Where the search for guests of each class goes on.
+    cursors: [Cursor; CLASS_COUNT],
     /// Tables of guests that were mapped.
     pub(crate) tables: AtomicUsize,
+}
+
+/// A place in the search of a round for guests of one class, which visits hosts by falling
+/// class, their spans in the order of the list, and the words of a span.
+#[cfg(not(loom))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Index of the class of the host.
+    pub(crate) host: usize,
+    /// Address of a span that was in its list, or 0 for the first there.
+    pub(crate) span: usize,
+    /// Index of the word in the span.
+    pub(crate) word: usize,
+}
+
+/// A [`Place`] and its round. The two fields may be of two places, when two threads search at the
+/// same time, and the span another's by now: the place is a hint, and who goes on there checks it
+/// under the lock of the host (`Central::lend`).
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct Cursor {
+    /// The round, the word and the host: 32, 16 and 16 bits.
+    at: AtomicU64,
+    span: AtomicUsize,
+}
+
+#[cfg(not(loom))]
+impl Cursor {
+    const fn new() -> Self {
+        Self {
+            at: AtomicU64::new(CLASS_COUNT as u64 - 1),
+            span: AtomicUsize::new(0),
+        }
+    }
+
+    /// The place in `round`.
+    fn get(&self, round: u32) -> Place {
+        // Relaxed, both: hints, as the type says.
+        let at = self.at.load(Ordering::Relaxed);
+        if at >> 32 != u64::from(round) {
+            return Place {
+                host: CLASS_COUNT - 1,
+                span: 0,
+                word: 0,
+            };
+        }
+        Place {
+            host: (at & 0xffff) as usize,
+            span: self.span.load(Ordering::Relaxed),
+            word: (at >> 16 & 0xffff) as usize,
+        }
+    }
+
+    fn set(&self, round: u32, place: Place) {
+        let inner = (place.word << 16 | place.host) as u64;
+        // Relaxed, both: as in `get`.
+        self.span.store(place.span, Ordering::Relaxed);
+        self.at
+            .store(u64::from(round) << 32 | inner, Ordering::Relaxed);
+    }
 }
 
 #[cfg(not(loom))]
@@ -197,6 +285,7 @@ impl Lending {
             round: AtomicU32::new(0),
             free: AtomicUsize::new(0),
             exhausted: AtomicU64::new(0),
+            cursors: [const { Cursor::new() }; CLASS_COUNT],
             tables: AtomicUsize::new(0),
         }
     }
@@ -217,6 +306,18 @@ impl Lending {
         worth.then(|| self.round.load(Ordering::Relaxed))
     }
 
+    /// Where the search of `round` for guests of `guest` goes on.
+    pub(crate) fn place(&self, guest: ClassIndex, round: u32) -> Option<Place> {
+        Some(self.cursors.get(guest.get())?.get(round))
+    }
+
+    /// Notes where it stopped.
+    pub(crate) fn note_place(&self, guest: ClassIndex, round: u32, place: Place) {
+        if let Some(cursor) = self.cursors.get(guest.get()) {
+            cursor.set(round, place);
+        }
+    }
+
     /// Notes that a search for `guest` found nothing.
     pub(crate) fn note_exhausted(&self, guest: ClassIndex) {
         // Relaxed: as in `round`.
@@ -224,8 +325,16 @@ impl Lending {
     }
 }
 
-const fn lowest_bit(value: usize) -> usize {
-    value & value.wrapping_neg()
+/// Guests that were given back and are not counted yet.
+#[cfg(not(loom))]
+#[derive(Debug, Default)]
+pub(crate) struct Returned {
+    /// How many, of all hosts.
+    pub(crate) guests: usize,
+    /// The host of the last.
+    pub(crate) host: Option<ClassIndex>,
+    /// Blocks of that host.
+    pub(crate) blocks: usize,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -246,7 +355,7 @@ mod tests {
                 };
                 assert!(fit.blocks * block_size(host) >= block_size(guest));
                 assert!((fit.blocks - 1) * block_size(host) < block_size(guest));
-                let align = lowest_bit(block_size(guest));
+                let align = 1 << block_size(guest).trailing_zeros();
                 assert!(align <= span_align(host) * GRANULE_BYTES);
                 for word in 0..3 {
                     for index in (0..64).filter(|index| fit.aligned >> index & 1 == 1) {
@@ -258,29 +367,44 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_run_is_found() {
+    fn the_lowest_runs_are_found() {
         let fit = Fit::new(class(64), class(320)).expect("five of 64 make 320");
         assert_eq!(fit.blocks, 5);
-        assert_eq!(fit.find(0b0111_1011_1110), 0b11_1110);
-        assert_eq!(fit.find(0b0111_1011_1100), 0);
-        assert_eq!(fit.find(u64::MAX << 59), u64::MAX << 59);
-        assert_eq!(fit.find(u64::MAX << 60), 0);
+        assert_eq!(fit.find(0b0111_1011_1110, 9), 0b10);
+        assert_eq!(fit.find(0b0111_1011_1100, 9), 0);
+        assert_eq!(fit.find(u64::MAX << 59, 9), 1 << 59);
+        assert_eq!(fit.find(u64::MAX << 60, 9), 0);
+        assert_eq!(fit.find(u64::MAX << 50, 9), 1 << 50 | 1 << 55);
+        assert_eq!(fit.find(u64::MAX << 50, 1), 1 << 50);
         let fit = Fit::new(class(64), class(256)).expect("four of 64 make 256");
-        assert_eq!(fit.find(0b1111_1110), 0b1111_0000, "256 bytes are aligned");
+        assert_eq!(fit.find(0b1111_1110, 9), 0b1_0000, "256 bytes are aligned");
     }
 
     #[test]
-    fn found_runs_are_free_and_there_is_none_lower() {
+    fn found_runs_are_free_and_apart_and_there_is_none_lower() {
         let mut word = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..200 {
             word = word.rotate_left(17).wrapping_mul(0xd134_2543_de82_ef95) | word << 7;
             for (host, guest) in [(32, 64), (48, 320), (64, 1024), (96, 640), (1024, 4096)] {
                 let fit = Fit::new(class(host), class(guest)).expect("fits");
-                let by_hand = (0..=64 - fit.blocks)
-                    .filter(|index| fit.aligned >> index & 1 == 1)
-                    .map(|index| fit.run_at(index))
-                    .find(|run| word & run == *run);
-                assert_eq!(fit.find(word), by_hand.unwrap_or(0));
+                let (mut rest, mut by_hand) = (word, 0);
+                for index in (0..=64 - fit.blocks).filter(|i| fit.aligned >> i & 1 == 1) {
+                    let run = fit.run_at(index);
+                    if rest & run == run {
+                        rest &= !run;
+                        by_hand |= 1 << index;
+                    }
+                }
+                assert_eq!(fit.find(word, 64), by_hand);
+                for most in 0..by_hand.count_ones() {
+                    let found = fit.find(word, most as usize);
+                    assert_eq!(fit.runs_at(found) & !word, 0);
+                    assert_eq!(found.count_ones(), most);
+                    let lowest = most > 0 && by_hand & !found != 0;
+                    assert!(
+                        !lowest || (by_hand & !found).trailing_zeros() > 63 - found.leading_zeros()
+                    );
+                }
             }
         }
     }

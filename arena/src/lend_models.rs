@@ -80,18 +80,15 @@ impl World {
     fn lend(&self) -> u64 {
         let mut run = 0;
         let fit = Fit::for_model(2);
-        self.central.lend(
-            host(),
-            fit,
-            (1, 1),
-            |_| true,
-            |_, _, mask| {
-                run = mask;
-                if mask & 1 == 1 {
-                    self.entry.put(guest());
-                }
-            },
-        );
+        let note = |_: &Span, _, mask| {
+            run = mask;
+            if mask & 1 == 1 {
+                self.entry.put(guest());
+            }
+        };
+        let from = (core::ptr::null(), 0);
+        // SAFETY: from no span.
+        unsafe { (self.central).lend(host(), fit, (1, 1), from, |_| true, note) };
         self.write(run);
         run
     }
@@ -156,7 +153,8 @@ fn loom_twin_a_run_that_is_only_seen_has_two_owners() {
         |world| {
             // SAFETY: the span is of the class all the time.
             let words = unsafe { world.span.words(host()) };
-            let run = Fit::for_model(2).find(words[0].load(Ordering::Acquire));
+            let fit = Fit::for_model(2);
+            let run = fit.runs_at(fit.find(words[0].load(Ordering::Acquire), 1));
             world.write(run);
         },
         |world| {

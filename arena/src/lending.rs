@@ -6,7 +6,7 @@ use core::ptr;
 use crate::central::AlreadyFree;
 use crate::fatal::{Misuse, die};
 use crate::heap_core::HeapCore;
-use crate::lend::Fit;
+use crate::lend::{Fit, Place, Returned};
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size};
 use crate::span::{Kind, Span};
@@ -30,30 +30,55 @@ impl HeapCore {
     /// classes, the largest first, because they waste the least; 0 when there are none.
     #[cold]
     pub(crate) fn borrow(&self, guest: ClassIndex, round: u32, out: &mut [*mut u8]) -> usize {
+        let Some(mut place) = self.lending.place(guest, round) else {
+            return 0;
+        };
         let mut got = 0;
-        let hosts = ClassIndex::all().rev().zip(self.centrals.iter().rev());
-        for (host, central) in hosts {
-            let Some(fit) = Fit::new(host, guest) else {
+        let first = place.host;
+        for host in ClassIndex::all()
+            .rev()
+            .skip_while(|host| host.get() > first)
+        {
+            let (Some(fit), Some(central)) = (Fit::new(host, guest), self.centrals.get(host.get()))
+            else {
                 continue;
             };
+            let from = if host.get() == first {
+                (ptr::with_exposed_provenance(place.span), place.word)
+            } else {
+                (ptr::null(), 0)
+            };
             let mut left = out.get_mut(got..).unwrap_or_default().iter_mut();
-            got += central.lend(
-                host,
-                fit,
-                (round, left.len()),
-                |span| self.may_lend(span, host),
-                |span, word, run| {
-                    self.note_touched(host, span, word, run);
-                    let index = word * 64 + run.trailing_zeros() as usize;
-                    let addr = span.start() + index * block_size(host);
-                    // SAFETY: a span's start lies in its segment, of this heap.
-                    unsafe { Segment::containing(addr) }.guests.put(addr, guest);
-                    if let Some(slot) = left.next() {
-                        *slot = ptr::with_exposed_provenance_mut(addr);
-                    }
-                },
-            );
+            let want = (round, left.len());
+            let ready = |span: &Span| self.may_lend(span, host);
+            let sink = |span: &Span, word: usize, run: u64| {
+                self.note_touched(host, span, word, run);
+                let index = word * 64 + run.trailing_zeros() as usize;
+                let addr = span.start() + index * block_size(host);
+                // SAFETY: a span's start lies in its segment, of this heap.
+                unsafe { Segment::containing(addr) }.guests.put(addr, guest);
+                if let Some(slot) = left.next() {
+                    *slot = ptr::with_exposed_provenance_mut(addr);
+                }
+            };
+            // SAFETY: the address is 0 or that of a span that `lend` gave, in a segment, which was
+            // exposed when it was made.
+            let (more, (span, word)) = unsafe { central.lend(host, fit, want, from, ready, sink) };
+            got += more;
+            place = Place {
+                host: host.get(),
+                span: span.expose_provenance(),
+                word,
+            };
+            if got == out.len() {
+                break;
+            }
         }
+        if got < out.len() {
+            // No class is a host for guests below the smallest.
+            place.host = 0;
+        }
+        self.lending.note_place(guest, round, place);
         match (got, self.centrals.get(guest.get())) {
             (1.., Some(central)) => central.note_guests(got),
             _ => self.lending.note_exhausted(guest),
@@ -79,21 +104,21 @@ impl HeapCore {
         true
     }
 
-    /// Gives the guest of class `guest` at `addr` back to the span that it came from.
-    #[cold]
-    pub(crate) fn give_guest(&self, guest: ClassIndex, addr: usize) {
-        let Some(segment) = self.segment_of(addr) else {
-            die(Misuse::Foreign, addr)
-        };
+    /// Gives the guest of class `guest` at `addr`, in `segment`, back to the span that it came
+    /// from, and counts it in `returned`.
+    pub(crate) fn give_guest(
+        &self,
+        guest: ClassIndex,
+        segment: &Segment,
+        addr: usize,
+        returned: &mut Returned,
+    ) {
         let (Kind::Lent(host), Some(span)) = (segment.kind_at(addr), segment.span_at(addr)) else {
             die(Misuse::DoubleFree, addr)
         };
         let index = block_at(host, addr - span.start());
-        let tiers = (
-            self.centrals.get(host.get()),
-            self.centrals.get(guest.get()),
-        );
-        let (Some(fit), (Some(central), Some(own))) = (Fit::new(host, guest), tiers) else {
+        let (Some(fit), Some(central)) = (Fit::new(host, guest), self.centrals.get(host.get()))
+        else {
             die(Misuse::WrongLayout, addr)
         };
         // First the table, then the bits: from then on the run may be lent again (L1).
@@ -112,8 +137,19 @@ impl HeapCore {
             }
             Err(AlreadyFree) => die(Misuse::DoubleFree, addr),
         }
-        central.note_returned(fit.blocks);
-        own.note_guest_left();
+        if returned.host != Some(host) {
+            self.note_returned(returned);
+            returned.host = Some(host);
+        }
+        returned.guests += 1;
+        returned.blocks += fit.blocks;
+    }
+
+    /// Counts the blocks of `returned` as back with their host.
+    pub(crate) fn note_returned(&self, returned: &mut Returned) {
+        if let Some(central) = (returned.host).and_then(|host| self.centrals.get(host.get())) {
+            central.note_returned(core::mem::take(&mut returned.blocks));
+        }
     }
 
     /// The class of the block at `addr` in a span of `host` of which runs were lent.
