@@ -1,58 +1,58 @@
 //! A thread's way to its next sample for the heap profile: bytes that it may allocate
 //! until then. Only the thread itself touches it.
 
+use core::cell::Cell;
 use core::ptr;
 
 use crate::poisson;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes until a thread asks again whether there is a profile.
 const LOOK_AGAIN_BYTES: usize = 1 << 20;
 
 /// See the module. Zeroes are a countdown that has not begun.
+///
+/// Cells, which are not shared between threads, where other figures of a cache are relaxed atomics: the
+/// compiler subtracts from a cell in one instruction and jumps on the result of that.
 #[derive(Debug)]
 pub(crate) struct Countdown {
-    left: AtomicUsize,
+    left: Cell<usize>,
     /// State of the random numbers; 0 until there is a profile.
-    state: AtomicU64,
+    state: Cell<u64>,
     /// Whether a sample is being taken.
-    busy: AtomicBool,
+    busy: Cell<bool>,
 }
 
 impl Countdown {
     /// A countdown that has not begun.
     pub(crate) const fn new() -> Self {
         Self {
-            left: AtomicUsize::new(0),
-            state: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
+            left: Cell::new(0),
+            state: Cell::new(0),
+            busy: Cell::new(false),
         }
     }
 
-    /// [`Self::spend`] for the block that `take` has, if it has one: null, and nothing counted,
-    /// if not or where `spend` refuses.
+    /// Counts `bytes` of a block that the thread has already; `false` when the next sample lies in
+    /// them or the countdown has not begun: then [`Self::uncount`] must follow.
     #[inline(always)]
-    pub(crate) fn spend_for(&self, bytes: usize, take: impl FnOnce() -> *mut u8) -> *mut u8 {
-        // Relaxed: as in `spend`.
-        let left = self.left.load(Ordering::Relaxed);
-        if bytes >= left {
-            return ptr::null_mut();
-        }
-        let block = take();
-        if !block.is_null() {
-            self.left.store(left - bytes, Ordering::Relaxed);
-        }
-        block
+    pub(crate) fn count(&self, bytes: usize) -> bool {
+        let left = self.left.get();
+        self.left.set(left.wrapping_sub(bytes));
+        bytes < left
+    }
+
+    /// Takes back what [`Self::count`] counted, as if [`Self::spend`] had refused it.
+    pub(crate) fn uncount(&self, bytes: usize) {
+        self.left.set(self.left.get().wrapping_add(bytes));
     }
 
     /// Counts `bytes`; `false`, and nothing counted, when the next sample lies in them or
     /// the countdown has not begun: then [`Self::crossed`] must follow.
     #[inline(always)]
     pub(crate) fn spend(&self, bytes: usize) -> bool {
-        // Relaxed, here and below: the owner's own.
-        let left = self.left.load(Ordering::Relaxed);
+        let left = self.left.get();
         if bytes < left {
-            self.left.store(left - bytes, Ordering::Relaxed);
+            self.left.set(left - bytes);
         }
         bytes < left
     }
@@ -60,10 +60,10 @@ impl Countdown {
     /// After [`Self::spend`] refused `bytes`: whether they are to be sampled, where a sample
     /// comes every `mean` bytes (0: never).
     pub(crate) fn crossed(&self, bytes: usize, mean: usize) -> bool {
-        let mut state = self.state.load(Ordering::Relaxed);
+        let mut state = self.state.get();
         if mean == 0 {
-            self.state.store(0, Ordering::Relaxed);
-            self.left.store(LOOK_AGAIN_BYTES, Ordering::Relaxed);
+            self.state.set(0);
+            self.left.set(LOOK_AGAIN_BYTES);
             return false;
         }
         if state == 0 {
@@ -81,19 +81,19 @@ impl Countdown {
     /// Draws the bytes until the next sample.
     fn draw(&self, state: &mut u64, mean: usize) {
         let gap = poisson::gap(poisson::next(state), mean);
-        self.left.store(gap, Ordering::Relaxed);
-        self.state.store((*state).max(1), Ordering::Relaxed);
+        self.left.set(gap);
+        self.state.set((*state).max(1));
     }
 
     /// Runs `take`, unless the thread is inside it already: unwinding a stack for the first
     /// time may allocate.
     pub(crate) fn once<R>(&self, take: impl FnOnce() -> R) -> Option<R> {
-        if self.busy.load(Ordering::Relaxed) {
+        if self.busy.get() {
             return None;
         }
-        self.busy.store(true, Ordering::Relaxed);
+        self.busy.set(true);
         let result = take();
-        self.busy.store(false, Ordering::Relaxed);
+        self.busy.set(false);
         Some(result)
     }
 }
@@ -103,14 +103,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_taken_is_not_spent() {
+    fn what_was_taken_back_is_not_counted() {
         let countdown = Countdown::new();
-        let mut block = 0;
-        countdown.left.store(100, Ordering::Relaxed);
-        assert!(countdown.spend_for(60, ptr::null_mut).is_null());
-        assert!(!countdown.spend_for(60, || &raw mut block).is_null());
-        assert!(countdown.spend_for(60, || &raw mut block).is_null());
-        assert_eq!(countdown.left.load(Ordering::Relaxed), 40);
+        countdown.left.set(100);
+        assert!(countdown.count(60));
+        for refused in [40, 41, usize::MAX] {
+            assert!(!countdown.count(refused));
+            countdown.uncount(refused);
+            assert!(!countdown.spend(refused));
+            assert_eq!(countdown.left.get(), 40);
+        }
+        assert!(countdown.count(39) && !countdown.count(1));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::long_way::{
     alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth, dealloc_slow,
     dealloc_unsized_slow,
 };
-use crate::magazines::{Push, magazine_of_common};
+use crate::magazines::{Magazines, Push, magazine_of_common};
 use crate::process::{configure, core, core_of, is_hardened, own_cache, with_cache};
 use crate::sampling;
 use crate::size_class::{TABLE_BYTES, block_size_of, class_of, class_of_common};
@@ -187,8 +187,7 @@ impl Arena {
         tls::magazines().pop(unsafe { magazine_of_common(size) })
     }
 
-    /// [`Self::alloc_short`] with samples for the heap profile: null, too, where one has to be
-    /// taken.
+    /// [`Self::alloc_short`] with samples for the heap profile.
     ///
     /// # Safety
     ///
@@ -197,10 +196,11 @@ impl Arena {
     pub unsafe fn alloc_short_profiled(size: usize) -> *mut u8 {
         let magazines = tls::magazines();
         // SAFETY: by contract.
-        let magazine = unsafe { magazine_of_common(size) };
-        magazines
-            .countdown
-            .spend_for(size, || magazines.pop(magazine))
+        let block = magazines.pop(unsafe { magazine_of_common(size) });
+        if block.is_null() || magazines.countdown.count(size) {
+            return block;
+        }
+        sampled_instead(magazines, block, size)
     }
 
     /// Greatest size in bytes that [`Self::alloc_short`] serves.
@@ -275,18 +275,19 @@ impl Arena {
     /// at most [`Self::SHORT_BYTES`].
     #[inline]
     pub unsafe fn move_short(small: Small, block: *mut u8, new_size: usize) -> *mut u8 {
-        let Small { magazine, bytes } = small;
         // SAFETY: by contract.
-        let new = unsafe { Self::alloc_short(new_size) };
-        if !new.is_null() {
-            // SAFETY: both hold the smaller of the sizes; they are different blocks.
-            unsafe { ptr::copy_nonoverlapping(block, new, bytes.min(new_size)) };
-            if tls::magazines().push(magazine, block) != Push::Done {
-                // SAFETY: by contract; the contents were copied.
-                unsafe { dealloc_unsized_slow(block) };
-            }
-        }
-        new
+        unsafe { move_short_to(Self::alloc_short(new_size), small, block, new_size) }
+    }
+
+    /// [`Self::move_short`] with samples for the heap profile.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::move_short`].
+    #[inline]
+    pub unsafe fn move_short_profiled(small: Small, block: *mut u8, new_size: usize) -> *mut u8 {
+        // SAFETY: by contract.
+        unsafe { move_short_to(Self::alloc_short_profiled(new_size), small, block, new_size) }
     }
 
     /// [`Self::alloc_unsized`], or with zeroed memory [`Self::alloc_zeroed_unsized`], with
@@ -453,6 +454,40 @@ impl Builder {
     pub fn apply(self) {
         configure(&self);
     }
+}
+
+/// Moves a small block to `new`, if that is not null, and returns it.
+///
+/// # Safety
+///
+/// As for [`Arena::move_short`]; `new` has `new_size` bytes and is another block.
+#[inline(always)]
+unsafe fn move_short_to(new: *mut u8, small: Small, block: *mut u8, new_size: usize) -> *mut u8 {
+    let Small { magazine, bytes } = small;
+    if !new.is_null() {
+        // SAFETY: both hold the smaller of the sizes; they are different blocks.
+        unsafe { ptr::copy_nonoverlapping(block, new, bytes.min(new_size)) };
+        if tls::magazines().push(magazine, block) != Push::Done {
+            // SAFETY: by contract; the contents were copied.
+            unsafe { dealloc_unsized_slow(block) };
+        }
+    }
+    new
+}
+
+/// After the countdown of `magazines`, the thread's own, refused `size` bytes for which the caller popped
+/// `block`: that, or a sample in its place.
+#[cold]
+#[inline(never)]
+fn sampled_instead(magazines: &Magazines, block: *mut u8, size: usize) -> *mut u8 {
+    magazines.countdown.uncount(size);
+    let sample = sampling::sample_unsized(size, 16, Contents::Any);
+    if sample.is_null() {
+        return block;
+    }
+    // SAFETY: popped by the caller, and nobody knows it.
+    unsafe { Arena::dealloc_unsized(block) };
+    sample
 }
 
 /// [`Arena::realloc_unsized`] with this way to get a block to move to; `resized` is told of

@@ -48,12 +48,15 @@ pub(crate) struct Magazines {
     /// freed: 0 for a block of its class's size, below 0 for one that is rounded up, and the whole
     /// of a large one.
     pub(crate) account: Account,
-    /// The way to the next sample for the heap profile. Nobody begins that of [`EMPTY`], which so
-    /// refuses every byte.
+    /// The way to the next sample for the heap profile: the thread's own that has the cache. Nobody
+    /// begins that of [`EMPTY`], which so refuses every byte, and nobody writes it, because `spend`
+    /// writes where it does not refuse, and `count` is for who got a block (N2).
     pub(crate) countdown: Countdown,
 }
 
-// SAFETY: `view` is written while nobody else has the cache (`set_view`); the rest is atomic.
+// SAFETY: `view` is written while nobody else has the cache (`set_view`). `countdown` is touched by
+// the thread that has the cache, which comes and goes with a lock, and in `EMPTY`, which all threads
+// have, by nobody who writes. The rest is atomic.
 unsafe impl Sync for Magazines {}
 
 /// A slot with null below a place where nothing is ever written.

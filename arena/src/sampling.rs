@@ -179,7 +179,7 @@ pub(crate) fn write(out: &mut impl fmt::Write) -> fmt::Result {
         write_sums(out, stack.allocated.less(stack.freed), stack.allocated)?;
         write!(out, " @")?;
         for address in stack.frames.as_slice() {
-            write!(out, " {address:#x}")?;
+            write_address(out, *address)?;
         }
         writeln!(out)?;
     }
@@ -199,9 +199,44 @@ pub(crate) fn write(out: &mut impl fmt::Write) -> fmt::Result {
     result
 }
 
+/// Writes ` {address:#x}`: of stacks, that is most of what is written.
+fn write_address(out: &mut impl fmt::Write, address: usize) -> fmt::Result {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    const MOST_DIGITS: usize = usize::BITS as usize / 4;
+    let mut text = [b'0'; " 0x".len() + MOST_DIGITS];
+    let (mut rest, mut start) = (address, text.len());
+    for (index, slot) in text.iter_mut().enumerate().skip(3).rev() {
+        (*slot, start) = (DIGITS[rest & 15], index);
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    for (slot, byte) in text.iter_mut().take(start).rev().zip(*b"x0 ") {
+        *slot = byte;
+        start -= 1;
+    }
+    let text = text.get(start..).unwrap_or_default();
+    out.write_str(core::str::from_utf8(text).unwrap_or_default())
+}
+
 fn write_sums(out: &mut impl fmt::Write, live: Sum, allocated: Sum) -> fmt::Result {
     let Sum { blocks, bytes } = live;
     write!(out, "{blocks}: {bytes} ")?;
     let Sum { blocks, bytes } = allocated;
     write!(out, "[{blocks}: {bytes}]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_the_standard_library_does() {
+        for address in [0, 1, 15, 16, 0xabc, 0x7f12_3456_789a, usize::MAX] {
+            let mut text = String::new();
+            write_address(&mut text, address).expect("strings take all");
+            assert_eq!(text, format!(" {address:#x}"));
+        }
+    }
 }

@@ -8,10 +8,11 @@
 #![cfg(all(not(loom), target_env = "gnu"))]
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use brickyard_arena::Arena;
+use brickyard_arena::{Arena, Resize};
 
 /// Small, so that there are many samples.
 const MEAN_BYTES: usize = 16 << 10;
@@ -95,6 +96,88 @@ fn live_bytes_are_estimated_for_every_size() {
         );
         Arena::trim();
     }
+}
+
+/// Samples so far of blocks of exactly `size` bytes.
+fn samples_of(size: f64) -> f64 {
+    let mut text = String::new();
+    Arena::write_profile(&mut text).expect("strings take all");
+    let mut samples = 0.0;
+    for line in text
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.starts_with('#'))
+    {
+        let (_, allocated) = line.split_once('[').expect("sums");
+        let (sums, _) = allocated.split_once(']').expect("sums");
+        let (blocks, bytes) = sums.split_once(": ").expect("blocks and bytes");
+        let [blocks, bytes] = [blocks, bytes].map(|sum| sum.parse::<f64>().expect("digits"));
+        if bytes == blocks * size {
+            samples += blocks;
+        }
+    }
+    samples
+}
+
+/// A block as the C library asks for it with a profile.
+fn short_profiled(size: usize) -> *mut u8 {
+    assert!(size <= Arena::SHORT_BYTES);
+    // SAFETY: just compared.
+    let block = unsafe { Arena::alloc_short_profiled(size) };
+    if block.is_null() {
+        return Arena::alloc_unsized_profiled(size, 16, false);
+    }
+    block
+}
+
+/// The short ways of the C library sample each size of a mix with the chance that readers divide by,
+/// whether it comes from `malloc` or from a `realloc` that moves.
+///
+/// Of *n* blocks *np* are samples, give or take √(*np*(1 − *p*)): five of these are exceeded once in a
+/// million runs and a half.
+#[test]
+fn short_ways_sample_every_size_with_its_chance() {
+    const ROUNDS: usize = 100_000;
+    // Each needs a block of its own, and is less than half of the next.
+    const SIZES: [usize; 4] = [37, 107, 331, 1009];
+    let _alone = alone();
+    let sizes = SIZES.map(|size| size as f64);
+    let before = sizes.map(samples_of);
+    let live = figures().live;
+    for _ in 0..ROUNDS {
+        let mut block = short_profiled(SIZES[0]);
+        for new_size in [SIZES[1], SIZES[2], SIZES[3], SIZES[2], SIZES[1]] {
+            let moved = match Arena::resize_short(block, new_size) {
+                // SAFETY: the block is live and ours; the sizes are short.
+                Resize::Moves(small) => unsafe {
+                    Arena::move_short_profiled(small, block, new_size)
+                },
+                Resize::Unknown => ptr::null_mut(),
+                Resize::Stays => panic!("{new_size} bytes stay"),
+            };
+            block = if moved.is_null() {
+                // SAFETY: as above.
+                unsafe { Arena::realloc_unsized_profiled(block, new_size) }
+            } else {
+                moved
+            };
+            assert!(!block.is_null());
+        }
+        // SAFETY: live and ours, and used no more.
+        unsafe { Arena::dealloc_unsized(block) };
+    }
+    for ((size, before), times) in sizes.into_iter().zip(before).zip([1.0, 2.0, 2.0, 1.0]) {
+        let chance = 1.0 - (-size / MEAN_BYTES as f64).exp();
+        let blocks = times * ROUNDS as f64;
+        let deviation = (blocks * chance * (1.0 - chance)).sqrt();
+        let found = samples_of(size) - before;
+        assert!(
+            (found - blocks * chance).abs() < 5.0 * deviation,
+            "{size} bytes: {found} samples instead of {} ± {deviation}",
+            blocks * chance,
+        );
+    }
+    assert!((figures().live - live).abs() < 1e6, "frees were missed");
 }
 
 /// Pairs that never leave the thread's magazine are counted like any others.

@@ -79,10 +79,13 @@ extern "C" fn malloc_long_way(size: usize) -> *mut c_void {
     block.cast()
 }
 
-/// A block of `size` bytes by the short way while there is a profile, or null.
+/// A block of `size` bytes by the short way of a profile, or null.
+///
+/// It does not ask whether there is a profile: who comes here without one found no block at hand, and
+/// seldom finds one now; that is no sample then (`countdown`).
 #[inline(always)]
 fn short_profiled(size: usize) -> *mut u8 {
-    if !is_on() || size > Arena::SHORT_BYTES {
+    if size > Arena::SHORT_BYTES {
         return ptr::null_mut();
     }
     // SAFETY: compared just above.
@@ -245,8 +248,18 @@ unsafe extern "C" fn realloc_long_way(block: *mut c_void, size: usize) -> *mut c
     if size > MAX_SIZE {
         return out_of_memory();
     }
-    if is_on() && matches!(Arena::resize_short(block.cast(), size), Resize::Stays) {
-        return block;
+    if is_on() {
+        match Arena::resize_short(block.cast(), size) {
+            Resize::Stays => return block,
+            Resize::Moves(small) if size <= Arena::SHORT_BYTES => {
+                // SAFETY: the caller's promise; compared just above.
+                let new = unsafe { Arena::move_short_profiled(small, block.cast(), size) };
+                if !new.is_null() {
+                    return new.cast();
+                }
+            }
+            _ => {}
+        }
     }
     // SAFETY: not null; live and ours by the caller's promise. On failure the
     // arena leaves the block alone, and so do we.
