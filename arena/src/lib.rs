@@ -220,7 +220,6 @@ mod stats;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "arrays of block pointers over mapped memory")]
 mod thread_cache;
-#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "reads a table without a second check")]
 mod window;
 
