@@ -1,5 +1,7 @@
 //! Runs of bits in the bitmaps of a segment: one bit a granule. Pure.
 
+use core::ops::Range;
+
 use crate::units::{Run, SEGMENT_GRANULES};
 
 /// Words in a [`Bits`].
@@ -18,8 +20,10 @@ impl Bits {
     /// Sets or clears every bit of `run`; returns how many changed.
     pub(crate) fn assign(&mut self, run: Run, value: bool) -> usize {
         let mut changed = 0;
-        for (index, word) in self.0.iter_mut().enumerate() {
-            let mask = mask_in_word(index, run);
+        let words = words_of(run);
+        let first = words.start;
+        for (index, word) in self.0.get_mut(words).into_iter().flatten().enumerate() {
+            let mask = mask_in_word(first + index, run);
             let wanted = if value { *word | mask } else { *word & !mask };
             changed += (*word ^ wanted).count_ones() as usize;
             *word = wanted;
@@ -29,9 +33,11 @@ impl Bits {
 
     /// How many bits of `run` are set.
     pub(crate) fn count(&self, run: Run) -> usize {
-        let words = self.0.iter().enumerate();
+        let words = words_of(run);
+        let first = words.start;
+        let words = self.0.get(words).into_iter().flatten().enumerate();
         words
-            .map(|(index, word)| (word & mask_in_word(index, run)).count_ones() as usize)
+            .map(|(index, word)| (word & mask_in_word(first + index, run)).count_ones() as usize)
             .sum()
     }
 
@@ -57,6 +63,27 @@ impl Bits {
         SEGMENT_GRANULES
     }
 
+    /// The longest run of clear bits that holds `run`, whose bits are clear.
+    pub(crate) fn clear_around(&self, run: Run) -> Run {
+        let mut index = run.start / 64;
+        let mut before = below(run.start % 64);
+        let start = loop {
+            let word = self.0.get(index).map_or(0, |word| word & before);
+            if word != 0 {
+                break index * 64 + 64 - word.leading_zeros() as usize;
+            }
+            if index == 0 {
+                break 0;
+            }
+            index -= 1;
+            before = u64::MAX;
+        };
+        Run {
+            start,
+            len: self.find(run.end(), true) - start,
+        }
+    }
+
     /// First run of bits equal to `value` that starts at or after `from`.
     pub(crate) fn next_run(&self, from: usize, value: bool) -> Option<Run> {
         let start = self.find(from, value);
@@ -69,15 +96,18 @@ impl Bits {
         })
     }
 
-    /// The place for `len` granules whose first index is a multiple of `align`, in the
-    /// smallest run of clear bits that has one; the lowest of equals.
+    /// The place for `len` granules whose first index is a multiple of `align`, a power of two, in
+    /// the smallest run of clear bits that has one; the lowest of equals.
     pub(crate) fn best_fit(&self, len: usize, align: usize) -> Option<usize> {
         let mut best: Option<(usize, usize)> = None;
         let mut from = 0;
         while let Some(run) = self.next_run(from, false) {
             from = run.end();
-            let start = run.start.next_multiple_of(align);
+            let start = (run.start + align - 1) & !(align - 1);
             let fits = start + len <= run.end();
+            if fits && run.len == len {
+                return Some(start);
+            }
             if fits && best.is_none_or(|(smallest, _)| run.len < smallest) {
                 best = Some((run.len, start));
             }
@@ -104,6 +134,11 @@ impl Bits {
         }
         out
     }
+}
+
+/// The words that `run` has bits in.
+fn words_of(run: Run) -> Range<usize> {
+    run.start / 64..run.end().div_ceil(64)
 }
 
 /// The bits of word `index` that lie in `run`.
@@ -187,8 +222,18 @@ mod tests {
             prop_assert_eq!(bits.best_fit(len, align), naive_best_fit(&naive, len, align));
             let longest = naive.split(|&b| b).map(<[bool]>::len).max().unwrap();
             prop_assert_eq!(bits.longest_clear(), longest);
+            let mut from = 0;
             for (index, &bit) in naive.iter().enumerate() {
                 prop_assert_eq!(bits.get(index), bit);
+                if bit {
+                    from = index + 1;
+                    continue;
+                }
+                let end = (index..SEGMENT_GRANULES).find(|&i| naive[i]).unwrap_or(SEGMENT_GRANULES);
+                let around = Run { start: from, len: end - from };
+                prop_assert_eq!(bits.clear_around(Run { start: index, len: 1 }), around);
+                let rest = Run { start: index, len: end - index };
+                prop_assert_eq!(bits.clear_around(rest), around);
             }
         }
     }

@@ -292,11 +292,15 @@ impl Segment {
                 if index >= MAX_SPANS {
                     return None;
                 }
+                let around = state.used.clear_around(run);
                 state.free_spans &= !(1 << index);
                 state.used.assign(run, true);
                 let fresh = state.fresh;
                 state.fresh.assign(run, false);
-                state.longest = state.longest_available();
+                // A run that was shorter than the longest leaves that as it was.
+                if around.len == state.longest || state.free_spans == 0 {
+                    state.longest = state.longest_available();
+                }
                 Some((index, fresh))
             })?
         };
@@ -325,6 +329,7 @@ impl Segment {
         // SAFETY: the lock is held by contract.
         unsafe {
             self.with_state(|state| {
+                let was_full = state.free_spans == 0;
                 state.free_spans |= 1u128.checked_shl(clamp_u32(index)).unwrap_or(0);
                 state.used.assign(run, false);
                 state.fresh.assign(run, false);
@@ -340,7 +345,11 @@ impl Segment {
                     );
                     from = clean.end();
                 }
-                state.longest = state.longest_available();
+                state.longest = if was_full {
+                    state.longest_available()
+                } else {
+                    state.longest.max(state.used.clear_around(run).len)
+                };
             });
         }
     }
@@ -420,13 +429,18 @@ impl Segment {
     fn label(&self, run: Run, owner: usize, kind: Kind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SPANS")]
         let owner = owner as u8;
-        self.note_in_window(run, kind.magazine());
-        let kinds = self.kinds.iter().zip(self.owners.iter());
-        for (kind_slot, owner_slot) in kinds.skip(run.start).take(run.len) {
-            // Relaxed: readers hold a block that was handed out after this (see
-            // `kind_at`), or only look for misuse.
-            kind_slot.store(kind.pack(), Ordering::Relaxed);
-            owner_slot.store(owner, Ordering::Relaxed);
+        // Of granules that were no blocks the window knows nothing.
+        let was_blocks = matches!(self.kind_at(self.addr_of(run.start)), Kind::Blocks(_));
+        if was_blocks || kind.magazine() != MagazineIndex::NONE {
+            self.note_in_window(run, kind.magazine());
+        }
+        // Relaxed, both: readers hold a block that was handed out after this (see
+        // `kind_at`), or only look for misuse.
+        for slot in self.kinds.get(run.start..run.end()).into_iter().flatten() {
+            slot.store(kind.pack(), Ordering::Relaxed);
+        }
+        for slot in self.owners.get(run.start..run.end()).into_iter().flatten() {
+            slot.store(owner, Ordering::Relaxed);
         }
     }
 }
