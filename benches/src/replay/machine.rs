@@ -1,14 +1,12 @@
 //! Runs a program of blocks on the global allocator of this process.
 //!
-//! Each slot has the address and the layout of its block. Who fills a slot writes the layout and
-//! then publishes the address; who empties it waits for the address, takes it out, and is the
-//! only one who may use the block from there on: P1 and P2 of `program` say that nobody else fills
-//! or empties the slot in this epoch, and the main thread lets an epoch begin only when all have
-//! finished the one before.
+//! Each [`Slot`] has the address and the layout of its block. Who empties it is the only one who may
+//! use the block from there on: P1 and P2 of `program` say that nobody else fills or empties the
+//! slot in this epoch, and the main thread lets an epoch begin only when all have finished the one
+//! before.
 
 use core::alloc::Layout;
-use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::alloc::{alloc, alloc_zeroed, dealloc, realloc};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use super::program::{Checked, Op, Thread};
+use super::slot::Slot;
 
 /// Bytes of an OS page, for [`Touch::Pages`]: the smallest that a supported processor has.
 const OS_PAGE_BYTES: usize = 4096;
@@ -34,15 +33,6 @@ pub(crate) enum Touch {
     Pages,
     /// Every byte
     All,
-}
-
-/// Where a block is.
-#[derive(Debug)]
-struct Slot {
-    /// Null while there is no block.
-    address: AtomicPtr<u8>,
-    /// Size times 64, plus the logarithm of the alignment.
-    layout: AtomicU64,
 }
 
 /// What the threads share.
@@ -75,13 +65,9 @@ pub(crate) struct Replay {
 impl Replay {
     /// Makes empty slots.
     pub(crate) fn new(program: Checked, touch: Touch) -> Self {
-        let slot = || Slot {
-            address: AtomicPtr::new(ptr::null_mut()),
-            layout: AtomicU64::new(0),
-        };
         let count = program.program().slots as usize;
         let machine = Machine {
-            slots: core::iter::repeat_with(slot).take(count).collect(),
+            slots: core::iter::repeat_with(Slot::new).take(count).collect(),
             program,
             touch,
             turn: Mutex::default(),
@@ -292,12 +278,7 @@ impl Machine {
             return Err(Some(layout));
         }
         self.touch(address, layout, from);
-        let slot = &self.slots[slot as usize];
-        let word = (layout.size() as u64) << 6 | u64::from(layout.align().ilog2());
-        // Relaxed: published by the Release below.
-        slot.layout.store(word, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `empty`.
-        slot.address.store(address, Ordering::Release);
+        self.slots[slot as usize].fill(address, word_of(layout));
         Ok(())
     }
 
@@ -306,29 +287,19 @@ impl Machine {
     /// The block is the caller's: by P2 nobody else empties the slot in this epoch, and by P1
     /// nobody fills it between.
     fn empty(&self, slot: u32) -> Option<(*mut u8, Layout)> {
-        let slot = &self.slots[slot as usize];
         let mut looks = 0;
-        let address = loop {
-            // Acquire: pairs with the Release in `fill`.
-            let address = slot.address.load(Ordering::Acquire);
-            if !address.is_null() {
-                break address;
-            }
+        let wait = || {
             looks += 1;
             if looks < LOOKS {
                 core::hint::spin_loop();
-            } else {
-                if self.failed.load(Ordering::Relaxed) {
-                    return None;
-                }
-                thread::yield_now();
+                return true;
             }
+            thread::yield_now();
+            // Relaxed: others see it some time; the reason is under the lock.
+            !self.failed.load(Ordering::Relaxed)
         };
-        // Relaxed: the next fill is in another epoch, behind the lock of `turn`.
-        slot.address.store(ptr::null_mut(), Ordering::Relaxed);
-        let word = slot.layout.load(Ordering::Relaxed);
-        let align_log2 = u8::try_from(word & 63).unwrap_or(0);
-        Some((address, layout(word >> 6, align_log2)))
+        let (address, word) = self.slots[slot as usize].empty(wait)?;
+        Some((address, layout_of(word)))
     }
 
     /// Writes into a block what [`Touch`] says, from byte `from` on.
@@ -363,12 +334,9 @@ impl Machine {
             blocks: 0,
             bytes: 0,
         };
-        for slot in &self.slots {
-            // Relaxed: all threads are done, and were waited for.
-            if !slot.address.load(Ordering::Relaxed).is_null() {
-                left.blocks += 1;
-                left.bytes += slot.layout.load(Ordering::Relaxed) >> 6;
-            }
+        for word in self.slots.iter().filter_map(Slot::layout) {
+            left.blocks += 1;
+            left.bytes += layout_of(word).size() as u64;
         }
         left
     }
@@ -377,6 +345,16 @@ impl Machine {
 /// The error is the layout of the block that there was no memory for, or nothing when
 /// another thread had that error.
 type Refusable = core::result::Result<(), Option<Layout>>;
+
+/// A layout as a slot keeps it: the size times 64, plus the logarithm of the alignment.
+fn word_of(layout: Layout) -> u64 {
+    (layout.size() as u64) << 6 | u64::from(layout.align().ilog2())
+}
+
+/// What [`word_of`] was given.
+fn layout_of(word: u64) -> Layout {
+    layout(word >> 6, u8::try_from(word & 63).unwrap_or(0))
+}
 
 /// The layout of a block of a checked program.
 fn layout(size: u64, align_log2: u8) -> Layout {

@@ -15,6 +15,8 @@ mod child;
 mod machine;
 mod plot;
 mod program;
+mod slot;
+mod sync;
 mod table;
 
 use core::time::Duration;
