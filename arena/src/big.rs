@@ -14,6 +14,8 @@ const SLOTS: usize = 16;
 const KEEP_BYTES: usize = 128 << 20;
 /// Growth for which pages are given up: a call to the system each time.
 const GROWTH_STEP: usize = 256 << 10;
+/// Bytes that one such call gives up at most: some hundred microseconds, for which the lock is held.
+const GROWTH_MOST: usize = 16 * GROWTH_STEP;
 
 /// A mapping that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,8 @@ impl BigCache {
             return None;
         }
         let kept = self.remove_min(|kept| (kept.resident > 0).then_some(kept.since_ms))?;
-        let surplus = kept.resident.min(self.grown / GROWTH_STEP * GROWTH_STEP);
+        let grown = (self.grown / GROWTH_STEP * GROWTH_STEP).min(GROWTH_MOST);
+        let surplus = kept.resident.min(grown);
         self.grown -= surplus;
         Some((kept, surplus))
     }
@@ -218,6 +221,21 @@ mod tests {
             "the next pays what is left"
         );
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn much_growth_is_paid_in_short_steps() {
+        let mut cache = BigCache::new();
+        let mut kept = Kept::whole(0x80_0000, 10 << 20, 1);
+        let mut grown = 9 << 20;
+        for step in [4 << 20, 4 << 20, 1 << 20] {
+            assert!(cache.put(kept));
+            assert_eq!(cache.take_for_growth(grown), Some((kept, step)));
+            kept.resident -= step;
+            grown = 0;
+        }
+        assert!(cache.put(kept));
+        assert_eq!(cache.take_for_growth(0), None);
     }
 
     #[test]

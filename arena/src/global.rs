@@ -534,11 +534,13 @@ unsafe fn realloc_unsized_with(
 }
 
 /// Whether `new_size` bytes stay in a block of `old`: a shrink by less than half is not worth
-/// a copy.
+/// a copy. The half is rounded down to an even number of eight bytes, so that blocks of 16, of which
+/// there is no smaller one at alignment 16, keep whatever they have.
 #[inline(always)]
 const fn stays(old: usize, new_size: usize) -> bool {
+    let least = (old / 2) & !8;
     // One comparison for both ends.
-    new_size.wrapping_sub(old / 2) <= old - old / 2
+    new_size.wrapping_sub(least) <= old - least
 }
 
 /// [`Arena::realloc_unsized`] of a block of the hardened heap.

@@ -3,7 +3,7 @@
 
 use core::ptr;
 
-use crate::big::{self, Kept, worth_keeping};
+use crate::big::{self, BigCache, Kept, worth_keeping};
 use crate::bitmap::Bits;
 use crate::fatal::{Misuse, die};
 use crate::guard::Guards;
@@ -113,24 +113,33 @@ impl HeapCore {
     }
 
     /// The heap grows by `bytes`: gives up as many of those that are kept.
+    ///
+    /// The system is called under the lock, so that no fork comes between: the child would have a
+    /// mapping that nobody knows. A step is short (`big`), and others wait for it only with big blocks.
     pub(crate) fn give_up_kept(&self, bytes: usize) {
         let mut grown = bytes;
-        while let Some((mut kept, surplus)) = self.big.with(|big| big.take_for_growth(grown)) {
+        while self.big.with(|big| self.give_up_step(big, grown)) {
             grown = 0;
-            let rest = kept.resident - surplus;
-            // SAFETY: the mapping is ours alone until it is put back, and unused.
-            if rest == 0 || !unsafe { self.os.purge(kept.addr + rest, surplus) } {
-                // SAFETY: as above.
-                unsafe { self.drop_kept(kept) };
-                continue;
-            }
+        }
+    }
+
+    /// One step of [`Self::give_up_kept`]; whether there was something to do.
+    fn give_up_step(&self, big: &mut BigCache, grown: usize) -> bool {
+        let Some((mut kept, surplus)) = big.take_for_growth(grown) else {
+            return false;
+        };
+        let rest = kept.resident - surplus;
+        // SAFETY: the mapping is ours alone until it is put back, and unused.
+        if rest > 0 && unsafe { self.os.purge(kept.addr + rest, surplus) } {
             kept.resident = rest;
             self.note_big_purged(surplus);
-            if !self.big.with(|big| big.put(kept)) {
-                // SAFETY: as above.
-                unsafe { self.drop_kept(kept) };
+            if big.put(kept) {
+                return true;
             }
         }
+        // SAFETY: as above.
+        unsafe { self.drop_kept(kept) };
+        true
     }
 
     /// A kept mapping for `len` bytes: its address and length. It is cut so that a block pins no

@@ -197,6 +197,22 @@ fn realloc_keeps_the_content() {
     });
 }
 
+/// There is no smaller block to move to.
+#[test]
+fn realloc_leaves_the_smallest_blocks_where_they_are() {
+    in_preloaded_child(this_test!(), || {
+        for size in (1..=16).rev().chain(1..=16) {
+            let mut block = allocate(Call::Malloc(16));
+            block.fill(7);
+            let address = block.address();
+            let mut block = block.realloc(size).expect("there is memory");
+            assert_eq!(block.address(), address, "moved for {size} bytes");
+            assert!(block.holds(size, 7));
+            block.free();
+        }
+    });
+}
+
 #[test]
 fn realloc_that_fails_keeps_the_block() {
     in_preloaded_child(this_test!(), || {

@@ -26,6 +26,9 @@ pub(crate) struct Facts {
     pub(crate) live_bytes: Vec<u64>,
     /// The most that it held after any call.
     pub(crate) peak_bytes: u64,
+    /// The most that a replay can hold: threads meet at the ends of epochs only, and each may be
+    /// where it holds most of its own when the others are.
+    pub(crate) most_bytes: u64,
     /// Blocks that it has at the end.
     pub(crate) left_blocks: usize,
     /// Frees of blocks whose allocation is not in the recording.
@@ -77,6 +80,8 @@ struct Builder {
     /// Emptied in this epoch.
     emptied: Vec<u32>,
     held_bytes: u64,
+    /// By thread, what it has allocated in this epoch less what it has freed, and the most of that.
+    ahead: HashMap<u32, (i64, i64)>,
     indices: HashMap<u32, usize>,
     program: Program,
     facts: Facts,
@@ -93,6 +98,7 @@ impl Builder {
             empty: Vec::new(),
             emptied: Vec::new(),
             held_bytes: 0,
+            ahead: HashMap::new(),
             indices: HashMap::new(),
             program: Program::default(),
             facts: Facts {
@@ -101,6 +107,7 @@ impl Builder {
                 allocated_bytes: 0,
                 live_bytes: Vec::new(),
                 peak_bytes: 0,
+                most_bytes: 0,
                 left_blocks: 0,
                 unknown_frees: 0,
                 unseen_frees: 0,
@@ -178,7 +185,7 @@ impl Builder {
         }
         // `malloc(0)` gives a block, too.
         let size = size.max(1);
-        let slot = self.fill(size)?;
+        let slot = self.fill(thread, size)?;
         self.keep(thread, block, Live { slot, size });
         self.push(
             thread,
@@ -201,8 +208,8 @@ impl Builder {
             });
         }
         let size = size.max(1);
-        let slot = self.fill(size)?;
-        self.empty_out(from);
+        let slot = self.fill(thread, size)?;
+        self.empty_out(thread, from);
         self.keep(thread, block, Live { slot, size });
         self.push(
             thread,
@@ -216,7 +223,7 @@ impl Builder {
     }
 
     fn free(&mut self, thread: u32, live: Live) {
-        self.empty_out(live);
+        self.empty_out(thread, live);
         self.push(thread, Op::Free { slot: live.slot });
     }
 
@@ -229,7 +236,7 @@ impl Builder {
     }
 
     /// Takes a slot for so many bytes.
-    fn fill(&mut self, size: u64) -> Result<u32, ReadError> {
+    fn fill(&mut self, thread: u32, size: u64) -> Result<u32, ReadError> {
         let slot = match self.empty.pop() {
             Some(slot) => slot,
             None if self.program.slots < MAX_SLOTS => {
@@ -239,19 +246,33 @@ impl Builder {
             None => return Err(ReadError::TooManyBlocks),
         };
         self.held_bytes = self.held_bytes.saturating_add(size);
+        self.go_ahead(thread, i64::try_from(size).unwrap_or(i64::MAX));
         self.facts.allocated_bytes = self.facts.allocated_bytes.saturating_add(size);
         self.facts.peak_bytes = self.facts.peak_bytes.max(self.held_bytes);
         Ok(slot)
     }
 
-    fn empty_out(&mut self, live: Live) {
+    fn empty_out(&mut self, thread: u32, live: Live) {
+        self.go_ahead(thread, -i64::try_from(live.size).unwrap_or(i64::MAX));
         self.emptied.push(live.slot);
         self.held_bytes = self.held_bytes.saturating_sub(live.size);
     }
 
+    /// Notes that the thread holds so many bytes more, or less.
+    fn go_ahead(&mut self, thread: u32, bytes: i64) {
+        let (now, most) = self.ahead.entry(self.name(thread)).or_default();
+        *now = now.saturating_add(bytes);
+        *most = (*most).max(*now);
+    }
+
+    /// The thread of the replay that makes this one's calls.
+    fn name(&self, thread: u32) -> u32 {
+        if self.serial { 0 } else { thread }
+    }
+
     /// Adds a call to the program of the thread.
     fn push(&mut self, thread: u32, op: Op) {
-        let name = if self.serial { 0 } else { thread };
+        let name = self.name(thread);
         let threads = &mut self.program.threads;
         let index = *self.indices.entry(name).or_insert_with(|| {
             threads.push(Thread::default());
@@ -261,6 +282,10 @@ impl Builder {
     }
 
     fn end_epoch(&mut self) {
+        let start = self.facts.live_bytes.last().copied().unwrap_or(0);
+        let ahead = self.ahead.drain().map(|(_, (_, most))| most.unsigned_abs());
+        let most = ahead.fold(start, u64::saturating_add);
+        self.facts.most_bytes = self.facts.most_bytes.max(most);
         self.facts.live_bytes.push(self.held_bytes);
         self.empty.append(&mut self.emptied);
         self.epoch += 1;

@@ -171,9 +171,11 @@ fn ensure_room(facts: &Facts, touch: Touch) -> Result<()> {
         return Ok(());
     };
     ensure!(
-        touch == Touch::None || facts.peak_bytes / 1024 < available_kib,
-        "the program held {} MiB, more than is available here: replay it with --touch none",
+        touch == Touch::None || facts.most_bytes / 1024 < available_kib,
+        "the program held {} MiB, and its threads may hold {} MiB in a replay, more than is available here: \
+         replay it with --touch none, or with --serial, where there is one",
         facts.peak_bytes >> 20,
+        facts.most_bytes >> 20,
     );
     Ok(())
 }

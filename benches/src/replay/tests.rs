@@ -452,3 +452,25 @@ fn the_plot_has_a_curve_and_a_name_for_each_allocator() {
     }
     assert!(plot::draw(folder.path(), &facts, &sides).is_err());
 }
+
+/// In the recording one thread after the other has a block; in a replay all may have theirs at once,
+/// but for what waits for another thread.
+#[test]
+fn threads_may_run_ahead_of_each_other_within_an_epoch() {
+    let block = |thread: u32| Block::at(4096 * (1 + u64::from(thread)));
+    let calls: Vec<(u32, Event)> = (0..3)
+        .flat_map(|thread| {
+            let (block, size) = (block(thread), 1000 + u64::from(thread));
+            [
+                (thread, Event::Allocate { block, size }),
+                (thread, Event::Free { block }),
+            ]
+        })
+        .collect();
+    let most = |serial| {
+        let (_, facts) = build(&recording(&calls, 2), serial).expect("a recording");
+        (facts.peak_bytes, facts.most_bytes)
+    };
+    assert_eq!(most(false), (1002, 3003));
+    assert_eq!(most(true), (1002, 1002));
+}
