@@ -262,8 +262,9 @@ impl Central {
         self.list_again(class, span);
     }
 
-    /// Shows every listed span to `visit`, and then hands those whose blocks are all free
-    /// to `release`, no longer of this class; both under the class lock.
+    /// Shows every listed span to `visit`, those that are taken from last first, and then hands
+    /// those whose blocks are all free to `release`, no longer of this class; both under the class
+    /// lock.
     pub(crate) fn sweep(
         &self,
         class: ClassIndex,
@@ -272,11 +273,11 @@ impl Central {
     ) {
         let retired = self.list.with(|list| {
             let mut retired = 0;
-            let mut next = list.head;
+            let mut next = list.tail;
             // SAFETY: spans in the list live as long as the heap (S4).
             while let Some(span) = unsafe { next.as_ref() } {
                 // SAFETY: the class lock is held.
-                next = unsafe { span.with_links(|links| links.next) };
+                next = unsafe { span.with_links(|links| links.prev) };
                 // SAFETY: the class lock is held, and listed spans are of this class.
                 let words = unsafe { span.words(class) };
                 visit(span);

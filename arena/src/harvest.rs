@@ -164,7 +164,7 @@ impl HeapCore {
         let swept = self.swept.fetch_min(free, Ordering::Relaxed);
         let decays = self.options.decay_ms() != u64::MAX;
         if decays && purge::background_sweep_is_due(committed, unwanted, swept, quiet) {
-            self.sweep();
+            self.sweep(usize::MAX);
         }
         (last.free, last.dirty) = (self.free_granules(), dirty);
         // Relaxed: as above.

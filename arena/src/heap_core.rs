@@ -73,6 +73,8 @@ pub(crate) struct HeapCore {
     pub(crate) look_at: AtomicUsize,
     /// Granules of resident free blocks in spans that the last sweep left, or fewer.
     pub(crate) swept: AtomicUsize,
+    /// Index of the class at which the last sweep stopped.
+    pub(crate) sweep_from: AtomicUsize,
     /// Granules of spans of blocks that are not resident.
     pub(crate) fresh: AtomicUsize,
     /// What is known about runs to lend.
@@ -113,6 +115,7 @@ impl HeapCore {
             empties: AtomicU64::new(0),
             look_at: AtomicUsize::new(purge::KEEP_GRANULES),
             swept: AtomicUsize::new(0),
+            sweep_from: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             lending: Lending::new(),
             ticked_ms: AtomicU64::new(0),
@@ -388,7 +391,7 @@ impl HeapCore {
                 return Some(given);
             }
             if due {
-                self.sweep();
+                self.sweep_for_growth();
             } else {
                 self.retire_empties();
             }

@@ -9,7 +9,7 @@ use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, span_blocks, span_granules};
 use crate::span::Span;
 use crate::sync::{AtomicU64, Ordering};
-use crate::units::{ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run};
+use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, Run};
 
 /// Granules that are purged while the page-heap lock is held at once: 4 MiB.
 const PURGE_BATCH: usize = 1024;
@@ -71,15 +71,40 @@ impl HeapCore {
         }
     }
 
-    /// Returns wholly free spans to the page heap, and the free OS pages inside the
-    /// others to the system.
-    pub(crate) fn sweep(&self) {
+    /// Returns wholly free spans to the page heap, and the free OS pages inside the others to the
+    /// system, until `most` granules are: the rest may be wanted again before the heap has grown by
+    /// as much, and then costs a page fault each.
+    pub(crate) fn sweep(&self, most: usize) {
         // Relaxed: a hint, and a count for the policy.
-        self.empties.store(0, Ordering::Relaxed);
-        for class in ClassIndex::all() {
-            self.sweep_class(class, |span| self.purge_inside(class, span));
+        let empties = self.empties.swap(0, Ordering::Relaxed);
+        let from = self.sweep_from.load(Ordering::Relaxed);
+        let (mut left, mut last) = (most, from);
+        let classes = ClassIndex::all().cycle().skip(from);
+        for class in classes.take(CLASS_COUNT) {
+            if left > 0 {
+                last = class.get();
+                self.sweep_class(class, |span| {
+                    if left > 0 {
+                        left = left.saturating_sub(self.purge_inside(class, span));
+                    }
+                });
+            } else if empties >> class.get() & 1 == 1 {
+                self.sweep_class(class, |_| {});
+            }
         }
-        self.swept.store(self.free_granules(), Ordering::Relaxed);
+        if left > 0 {
+            // Nothing is left to find before more is freed.
+            self.swept.store(self.free_granules(), Ordering::Relaxed);
+        }
+        // Relaxed: two threads that sweep at the same time begin where one of them stopped.
+        self.sweep_from.store(last, Ordering::Relaxed);
+    }
+
+    /// [`Self::sweep`] before the heap grows: until the policy is asked again.
+    pub(crate) fn sweep_for_growth(&self) {
+        // Relaxed: a count for the policy.
+        let committed = self.committed.load(Ordering::Relaxed);
+        self.sweep(purge::next_look(committed) - committed);
     }
 
     /// Whether the policy wants a sweep before the heap grows.
@@ -137,18 +162,18 @@ impl HeapCore {
         });
     }
 
-    /// Purges the OS pages of a part-used span on which every block is free. The class
-    /// lock is held: nobody takes blocks, and free ones stay free.
-    fn purge_inside(&self, class: ClassIndex, span: &Span) {
+    /// Purges the OS pages of a part-used span on which every block is free; returns how many
+    /// granules. The class lock is held: nobody takes blocks, and free ones stay free.
+    fn purge_inside(&self, class: ClassIndex, span: &Span) -> usize {
         // SAFETY: the class lock is held and the span is of this class.
         let words = unsafe { span.words(class) };
         if crate::span::all_free(words, class) {
             // It goes to the page heap whole, which purges it in its time.
-            return;
+            return 0;
         }
         let step = (self.os_page() >> GRANULE_SHIFT).max(1);
         let mut fresh = span.fresh();
-        let mut first = 0;
+        let (mut first, mut purged) = (0, 0);
         while first + step <= span_granules(class) {
             let mut len = 0;
             while first + len + step <= span_granules(class)
@@ -166,10 +191,12 @@ impl HeapCore {
                 // Relaxed: a count for the policy.
                 self.fresh.fetch_add(resident, Ordering::Relaxed);
                 self.note_purged(resident);
+                purged += resident;
             }
             first += len + step;
         }
         span.set_fresh(fresh);
+        purged
     }
 
     fn note_purged(&self, granules: usize) {
@@ -201,7 +228,7 @@ impl HeapCore {
     pub(crate) fn purge(&self) -> usize {
         // Relaxed: a count.
         let before = self.purged.load(Ordering::Relaxed);
-        self.sweep();
+        self.sweep(usize::MAX);
         self.purge_dirty(usize::MAX);
         while let Some(kept) = self.big.with(|big| big.take_oldest()) {
             // SAFETY: it was taken, and kept mappings are unused.

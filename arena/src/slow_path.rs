@@ -45,7 +45,7 @@ impl HeapCore {
         };
         if self.sweep_is_due() {
             // Memory that was given back is being touched again: the heap grows.
-            self.sweep();
+            self.sweep_for_growth();
         }
         let mut got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
         if got == 0 && self.give_up_runs(cache) {

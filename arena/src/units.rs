@@ -43,7 +43,7 @@ impl ClassIndex {
     }
 
     /// All classes, smallest blocks first.
-    pub(crate) fn all() -> impl DoubleEndedIterator<Item = Self> {
+    pub(crate) fn all() -> impl DoubleEndedIterator<Item = Self> + Clone {
         (0..CLASS_COUNT).map(Self::new)
     }
 }
