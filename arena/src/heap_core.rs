@@ -437,9 +437,14 @@ impl HeapCore {
     /// A cache for a thread, or `None` when memory is short.
     pub(crate) fn acquire_cache(&self) -> Option<NonNull<ThreadCache>> {
         let os_page = self.os_page();
-        let cache = self.caches.with(|store| store.acquire(self.os, os_page))?;
+        let cache = self.caches.with(|store| {
+            let cache = store.acquire(self.os, os_page)?;
+            if self.id == PROCESS_HEAP {
+                window::place(cache.as_ptr().addr());
+            }
+            Some(cache)
+        })?;
         if self.id == PROCESS_HEAP {
-            window::place(cache.as_ptr().addr());
             // SAFETY: caches live as long as the heap, and this one is the caller's alone.
             unsafe { cache.as_ref().magazines.set_view(window::view()) };
         }

@@ -13,14 +13,18 @@
 //! kernel that hands out addresses from the top down puts a heap's segments side by side, so the
 //! window needs no reservation. (snmalloc's page map is flat, too; it covers all addresses.)
 //!
+//! Until segments come to lie there, three quarters of the table may only be read (`shut`): who
+//! locks all memory of the process (`mlockall`) finds zeroes there that need no memory.
+//!
 //! Invariants:
 //! - W1: a byte that is not 0 names the class of which the span of that granule is; it is
 //!   written with the granule's label (G2), under the same lock.
 //! - W2: the window does not move once it was placed.
 //! - W3: a view covers granules of the window, or none.
+//! - W4: a byte is written only where its chunk is open; in one that is not open all are 0.
 
 #[cfg(not(loom))]
-use crate::os;
+use crate::os::{self, Access};
 use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 use crate::units::{GRANULE_BYTES, GRANULE_SHIFT, MagazineIndex};
 
@@ -32,6 +36,11 @@ const WINDOW_BYTES: usize = 4 << GRANULE_SHIFT;
 /// Bytes of the window below the first mapping: most of what is mapped later lies there.
 const BELOW_BYTES: usize = WINDOW_BYTES / 4 * 3;
 const GRANULES: usize = WINDOW_BYTES >> GRANULE_SHIFT;
+/// Bytes of the table that become writable at once: what 256 MiB of segments need, and a
+/// multiple of every OS page. Chunks start at multiples of it.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks in which bytes of the table can lie, wherever it is.
+const CHUNKS: usize = GRANULES.div_ceil(CHUNK_BYTES) + 1;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +50,8 @@ struct Window {
     magazines: [AtomicU8; GRANULES],
     /// Address at which the window starts; 0 before it was placed (W2).
     start: AtomicUsize,
+    /// By chunk: 1 if its part of the table may not be written.
+    shut: [AtomicU8; CHUNKS],
 }
 
 /// There is one, as there is one heap of the process.
@@ -48,6 +59,7 @@ struct Window {
 static WINDOW: Window = Window {
     magazines: [const { AtomicU8::new(0) }; GRANULES],
     start: AtomicUsize::new(0),
+    shut: [const { AtomicU8::new(0) }; CHUNKS],
 };
 
 /// Where the window is. Each thread has one beside its magazines, which costs an instruction less
@@ -82,11 +94,13 @@ pub(crate) fn view() -> View {
     WINDOW.view()
 }
 
-/// Places the window around `addr`, which is what the heap of the process mapped first.
+/// Places the window around `addr`, which is what the heap of the process mapped first. One thread
+/// at a time calls it.
 #[cfg(not(loom))]
 pub(crate) fn place(addr: usize) {
-    if WINDOW.place(addr) {
-        WINDOW.keep_pages_small();
+    if WINDOW.view().granules == 0 {
+        WINDOW.shut();
+        WINDOW.place(addr);
     }
 }
 
@@ -116,8 +130,8 @@ impl Window {
     }
 
     fn view(&self) -> View {
-        // Relaxed: as in `magazine_of`.
-        match self.start.load(Ordering::Relaxed) {
+        // Acquire: pairs with the Release in `place`: who writes sees what is shut.
+        match self.start.load(Ordering::Acquire) {
             0 => View::NONE,
             start => View {
                 start,
@@ -126,41 +140,117 @@ impl Window {
         }
     }
 
-    /// See [`place`]; whether it was this call that did.
-    fn place(&self, addr: usize) -> bool {
+    /// See [`place`]: what was placed stays.
+    fn place(&self, addr: usize) {
         // Not 0, so that it is placed once.
         let start = addr.saturating_sub(BELOW_BYTES) & !(GRANULE_BYTES - 1);
-        // Relaxed, both: of several threads one places it, and the others take that for theirs.
+        // Release: pairs with the Acquire in `view`.
         self.start
-            .compare_exchange(
-                0,
-                start.max(GRANULE_BYTES),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            )
-            .is_ok()
-    }
-
-    /// Where the system makes huge pages of everything, the first look into the table would make
-    /// 2 MiB of it resident.
-    #[cfg(not(loom))]
-    fn keep_pages_small(&self) {
-        let page = os::page_size();
-        let table = self.magazines.as_ptr().expose_provenance();
-        let first = table.next_multiple_of(page);
-        let end = (table + size_of_val(&self.magazines)) & !(page - 1);
-        // SAFETY: whole OS pages of a static of ours; the advice does not change contents.
-        unsafe { os::advise_huge(first, end - first, false) };
+            .store(start.max(GRANULE_BYTES), Ordering::Release);
     }
 
     /// See [`note`].
+    #[inline(never)]
     fn note(&self, addr: usize, granules: usize, magazine: MagazineIndex) {
         // A start that others placed is seen by whoever changes what they noted: the lock of the
         // label, which both held, is between.
-        let index = addr.wrapping_sub(self.view().start) >> GRANULE_SHIFT;
-        for byte in self.magazines.iter().skip(index).take(granules) {
-            // Relaxed: as in `magazine_of`.
-            byte.store(magazine.byte(), Ordering::Relaxed);
+        let view = self.view();
+        let mut index = addr.wrapping_sub(view.start) >> GRANULE_SHIFT;
+        if index >= view.granules {
+            return;
+        }
+        let end = (index + granules).min(GRANULES);
+        while index < end {
+            let chunk = self.chunk_of(index);
+            let next = self.end_of(chunk).min(end);
+            // Nothing needs to be erased in a chunk that is shut (W4).
+            if self.is_open(chunk) || (magazine != MagazineIndex::NONE && self.open(chunk)) {
+                for byte in self.magazines.iter().take(next).skip(index) {
+                    // Relaxed: as in `magazine_of`.
+                    byte.store(magazine.byte(), Ordering::Relaxed);
+                }
+            }
+            index = next;
+        }
+    }
+
+    fn table(&self) -> usize {
+        self.magazines.as_ptr().addr()
+    }
+
+    /// The chunk in which the byte of a granule lies.
+    fn chunk_of(&self, index: usize) -> usize {
+        let table = self.table();
+        (table + index) / CHUNK_BYTES - table / CHUNK_BYTES
+    }
+
+    /// The first granule behind a chunk.
+    fn end_of(&self, chunk: usize) -> usize {
+        let table = self.table();
+        (table / CHUNK_BYTES + chunk + 1) * CHUNK_BYTES - table
+    }
+
+    fn is_open(&self, chunk: usize) -> bool {
+        // Relaxed: `shut` was before the window was placed, and who erases what another thread
+        // noted comes behind it by the lock of the label.
+        self.shut
+            .get(chunk)
+            .is_some_and(|shut| shut.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Lets the chunk be written; `false` if the system refuses. Several threads may do so at once.
+    #[cfg(not(loom))]
+    #[cold]
+    fn open(&self, chunk: usize) -> bool {
+        let end = self.magazines.as_ptr().expose_provenance() + self.end_of(chunk);
+        // SAFETY: a chunk that is shut is whole OS pages of the table (`shut`), in which nothing is
+        // but zeroes.
+        let opened = unsafe { os::protect(end - CHUNK_BYTES, CHUNK_BYTES, Access::Full) };
+        if let (true, Some(shut)) = (opened, self.shut.get(chunk)) {
+            // Relaxed: as in `is_open`.
+            shut.store(0, Ordering::Relaxed);
+        }
+        opened
+    }
+
+    #[cfg(loom)]
+    fn open(&self, _: usize) -> bool {
+        false
+    }
+
+    /// Lets the part of the table below the first mapping be read only, where most of it is: one call
+    /// to the system. The first chunk shares its OS pages with others and stays open.
+    #[cfg(not(loom))]
+    fn shut(&self) {
+        let table = self.magazines.as_ptr().expose_provenance();
+        let (first, last) = (1, self.chunk_of(BELOW_BYTES >> GRANULE_SHIFT));
+        let (start, end) = (
+            table + self.end_of(first - 1),
+            table + self.end_of(last - 1),
+        );
+        // SAFETY: whole chunks, so whole OS pages, of a static of ours, in which nobody writes before
+        // the window was placed (`note`), and later only what is open.
+        if unsafe { os::protect(start, end - start, Access::Read) } {
+            for shut in self.shut.iter().take(last).skip(first) {
+                // Relaxed: published by `place`.
+                shut.store(1, Ordering::Relaxed);
+            }
+            self.keep_pages_small(end);
+        } else {
+            self.keep_pages_small(start);
+        }
+    }
+
+    /// Where the system makes huge pages of everything, the first look into what is open of the table
+    /// could make 2 MiB of it resident: where a huge page has room that begins in the chunk at
+    /// `start`.
+    #[cfg(not(loom))]
+    fn keep_pages_small(&self, start: usize) {
+        const HUGE_BYTES: usize = 2 << 20;
+        if start.next_multiple_of(HUGE_BYTES) - start < CHUNK_BYTES {
+            let end = (self.table() + GRANULES) & !(os::page_size() - 1);
+            // SAFETY: whole OS pages of a static of ours; the advice does not change contents.
+            unsafe { os::advise_huge(start, end - start, false) };
         }
     }
 }
@@ -174,8 +264,16 @@ mod tests {
     #[test]
     fn a_granule_knows_its_magazine_and_its_neighbours_theirs() {
         let segment = 0x7f00_0040_0000;
+        assert_eq!(writable_bytes(), GRANULES);
         place(segment);
         place(0x10_0000_0000);
+        // But for up to a chunk at each end of what is shut.
+        let open = writable_bytes();
+        let above = (WINDOW_BYTES - BELOW_BYTES) >> GRANULE_SHIFT;
+        assert!(
+            (above..above + 2 * CHUNK_BYTES).contains(&open),
+            "{open} bytes are writable"
+        );
         let of = |addr| view().magazine_of(addr);
         let none = Some(MagazineIndex::NONE);
         assert_eq!(of(segment), none);
@@ -187,10 +285,40 @@ mod tests {
         assert_eq!(of(segment + 16384), none);
         note(segment + 8192, 2, MagazineIndex::NONE);
         assert_eq!(of(segment + 8192), none);
+        assert_eq!(writable_bytes(), open);
+        // A run over the border of two chunks: what is erased there opens none, what is noted both.
+        let index = WINDOW.end_of(WINDOW.chunk_of(BELOW_BYTES >> GRANULE_SHIFT) - 3);
+        let border = view().start + (index << GRANULE_SHIFT);
+        note(border - 4096, 2, MagazineIndex::NONE);
+        assert_eq!(writable_bytes(), open);
+        note(border - 4096, 2, magazine);
+        assert_eq!(
+            (of(border - 1), of(border)),
+            (Some(magazine), Some(magazine))
+        );
+        assert_eq!(of(border + 4096), none);
+        assert_eq!(writable_bytes(), open + 2 * CHUNK_BYTES);
+        note(border - 4096, 2, MagazineIndex::NONE);
+        assert_eq!((of(border - 1), of(border)), (none, none));
         assert_eq!(of(segment + WINDOW_BYTES - BELOW_BYTES - 1), none);
         assert_eq!(of(segment + WINDOW_BYTES - BELOW_BYTES), None);
         assert_eq!(of(segment - BELOW_BYTES), none);
         assert_eq!(of(segment - BELOW_BYTES - 1), None);
+    }
+
+    /// What may be written of the table, as the system sees it.
+    fn writable_bytes() -> usize {
+        let table = WINDOW.table();
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
+        let writable = maps.lines().filter(|line| line.contains(" rw"));
+        let ranges = writable.map(|line| {
+            let range = line.split(' ').next().expect("a range");
+            let (start, end) = range.split_once('-').expect("two ends");
+            let [start, end] =
+                [start, end].map(|end| usize::from_str_radix(end, 16).expect("an address"));
+            start.max(table)..end.min(table + GRANULES)
+        });
+        ranges.map(|range| range.len()).sum()
     }
 
     #[test]
@@ -229,6 +357,7 @@ mod models {
                 window: Window {
                     magazines: core::array::from_fn(|_| AtomicU8::new(0)),
                     start: AtomicUsize::new(0),
+                    shut: core::array::from_fn(|_| AtomicU8::new(0)),
                 },
                 label: Lock::new(MagazineIndex::NONE),
                 block: AtomicUsize::new(0),

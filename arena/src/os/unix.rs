@@ -79,6 +79,8 @@ pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
 pub(crate) enum Access {
     /// Neither read nor write it.
     None,
+    /// Read it.
+    Read,
     /// Both.
     Full,
 }
@@ -87,11 +89,12 @@ pub(crate) enum Access {
 ///
 /// # Safety
 ///
-/// The range was mapped by this module, both ends are multiples of the OS page size, and
-/// nothing uses it beyond what is allowed from now on.
+/// The range was mapped by this module, or is of a static of ours; both ends are multiples of the OS
+/// page size, and nothing uses it beyond what is allowed from now on.
 pub(crate) unsafe fn protect(addr: usize, len: usize, access: Access) -> bool {
     let protection = match access {
         Access::None => libc::PROT_NONE,
+        Access::Read => libc::PROT_READ,
         Access::Full => libc::PROT_READ | libc::PROT_WRITE,
     };
     let at = ptr::with_exposed_provenance_mut(addr);
