@@ -55,7 +55,7 @@ pub(crate) fn open(template: &[u8]) -> bool {
     // First, for closing the other descriptor would give up the lock.
     let fd = moved_up(fd);
     let found = look_at(fd);
-    if found == Found::Finished || (found == Found::Another && own) {
+    if found == Found::Former || (found == Found::Another && own) {
         complain(c"brickyard: BRICKYARD_RECORD: the file is there already: it is left alone\n");
     }
     // SAFETY: the call takes a descriptor and a number.
@@ -167,8 +167,8 @@ fn open_with(path: &CStr, flags: c_int) -> Result<c_int, c_int> {
 enum Found {
     /// Empty, or what this very process recorded before it called `exec`.
     Ours,
-    /// The whole recording of a process that had this one's number.
-    Finished,
+    /// The recording of a process that had this one's number, whole or not.
+    Former,
     /// Some other file, or one that another process writes.
     Another,
 }
@@ -195,7 +195,8 @@ fn look_at(fd: c_int) -> Found {
     }
     let last = i64::try_from(END_BYTES).map_or(0, |len| stat.st_size - len);
     match read_at(fd, last) {
-        Some(bytes) if is_end(&bytes) => Found::Finished,
+        Some(bytes) if is_end(&bytes) => Found::Former,
+        _ if is_older(&stat) => Found::Former,
         _ => Found::Ours,
     }
 }
@@ -219,6 +220,69 @@ fn lock(fd: c_int) -> bool {
     let failed = unsafe { libc::fcntl(fd, libc::F_SETLK, &raw const whole) } != 0;
     // A file system without locks is no reason not to record.
     !failed || !matches!(errno(), libc::EACCES | libc::EAGAIN)
+}
+
+/// Nanoseconds by which the time of a file and that of a process may differ: files have the time of
+/// the last tick of the kernel, and the start of a process is told in hundredths of a second.
+const COARSE_NS: i128 = 20_000_000;
+
+/// Whether the file was last written before this process began; `false` where the system does not
+/// say. (`exec` does not change when a process began.)
+fn is_older(stat: &libc::stat) -> bool {
+    let written = nanoseconds(stat.st_mtime, stat.st_mtime_nsec);
+    began().is_some_and(|began| written < began - COARSE_NS)
+}
+
+/// When this process began, on the clock that files have.
+fn began() -> Option<i128> {
+    // SAFETY: the path is a C string.
+    let fd = unsafe {
+        libc::open(
+            c"/proc/self/stat".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return None;
+    }
+    let mut bytes = [0_u8; 512];
+    // SAFETY: the buffer is valid for writing that many bytes.
+    let count = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+    // SAFETY: opened above, and used no more.
+    unsafe { libc::close(fd) };
+    let text = bytes.get(..usize::try_from(count).ok()?)?;
+    // SAFETY: sysconf only reads; the name is valid.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let ticks = i128::from(start_in_ticks(text)?);
+    let since_boot = ticks * 1_000_000_000 / i128::from(per_second.max(1));
+    Some(now(libc::CLOCK_REALTIME)? - now(libc::CLOCK_BOOTTIME)? + since_boot)
+}
+
+/// Field 22 of `/proc/self/stat`: field 2 is the program's name in brackets, which may have
+/// blanks and brackets in it.
+fn start_in_ticks(text: &[u8]) -> Option<u64> {
+    let behind_name = text.rsplit(|byte| *byte == b')').next()?;
+    let mut fields = behind_name.split(|byte| *byte == b' ');
+    // The first is what lies between the bracket and field 3.
+    let field = fields.nth(20)?;
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let add = |number: u64, byte| number.checked_mul(10)?.checked_add(digit(byte)?);
+    (!field.is_empty()).then(|| field.iter().try_fold(0, add))?
+}
+
+fn now(clock: libc::clockid_t) -> Option<i128> {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: `time` is valid for writing one.
+    if unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call has succeeded, so it has written the structure.
+    let time = unsafe { time.assume_init() };
+    Some(nanoseconds(time.tv_sec, time.tv_nsec))
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
 /// That many bytes of the file; `None` where there are fewer.

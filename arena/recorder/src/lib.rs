@@ -37,8 +37,8 @@
 //! `BRICKYARD_RECORD=path` names the file; nothing is recorded without. With `%p` for the
 //! process each process has its file. Without, the first process makes the file and others do
 //! not record. What a process starts by `exec` without a fork goes into the same file anew. Any
-//! other file that is there and not empty is left alone, be it the finished recording of a process that
-//! had the same number.
+//! other file that is there and not empty is left alone, be it the recording of a process that had the
+//! same number, whole or, if that process was killed, not.
 //!
 //! # What is not seen
 //!

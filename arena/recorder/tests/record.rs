@@ -6,6 +6,7 @@
 //! executable once more, with the library preloaded.
 
 use core::hint::black_box;
+use core::time::Duration;
 use std::collections::HashMap;
 use std::env;
 use std::fs;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
+use std::time::SystemTime;
 
 use brickyard_recording::{Block, END_BYTES, Event, HEADER_BYTES, Piece, Recording, end, header};
 
@@ -379,10 +381,17 @@ fn a_file_of_somebody_else_is_left_alone() {
 
 /// Runs `true`, recorded, with this in the file: the header of its own number, and `rest`. In
 /// containers numbers of processes come again soon.
-fn recorded_over_its_own_number(file: &Path, rest: &'static [u8]) -> Output {
+fn recorded_over_its_own_number(file: &Path, rest: &'static [u8], age: Duration) -> Output {
     let mut command = Command::new("true");
     let path = file.to_owned();
-    let write = move || fs::write(&path, [&header(std::process::id()), rest].concat());
+    let write = move || {
+        fs::write(&path, [&header(std::process::id()), rest].concat())?;
+        let written = SystemTime::now() - age;
+        fs::File::options()
+            .append(true)
+            .open(&path)?
+            .set_modified(written)
+    };
     // SAFETY: the C library lets a child of `fork` allocate, and the closure takes no lock.
     unsafe { command.pre_exec(write) };
     let output = recorded(&mut command, file);
@@ -396,10 +405,24 @@ fn a_finished_recording_of_a_process_of_the_same_number_is_left_alone() {
     let end = END.get_or_init(|| end(0, 0));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("recording");
-    let output = recorded_over_its_own_number(&file, end);
+    let output = recorded_over_its_own_number(&file, end, Duration::ZERO);
     assert!(String::from_utf8_lossy(&output.stderr).contains("it is left alone"));
     let len = fs::metadata(&file).expect("still there").len();
     assert_eq!(len, (HEADER_BYTES + END_BYTES) as u64);
+}
+
+/// It has no end, as what a process leaves that goes on by `exec`: that one's is newer.
+#[test]
+fn what_a_killed_process_of_the_same_number_left_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    let output = recorded_over_its_own_number(&file, b"a chunk", Duration::from_secs(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is left alone"));
+    let len = fs::metadata(&file).expect("still there").len();
+    assert_eq!(len, (HEADER_BYTES + 7) as u64);
+    // The process that goes on.
+    recorded_over_its_own_number(&file, b"a chunk", Duration::ZERO);
+    assert!(read(&file).ended);
 }
 
 #[test]
@@ -414,7 +437,7 @@ fn a_file_that_a_living_process_of_the_same_number_writes_is_left_alone() {
     // SAFETY: the descriptor is open, and the structure is initialised.
     let failed = unsafe { libc::fcntl(held.as_raw_fd(), libc::F_SETLK, &raw const lock) };
     assert_eq!(failed, 0);
-    recorded_over_its_own_number(&file, b"");
+    recorded_over_its_own_number(&file, b"", Duration::ZERO);
     let len = fs::metadata(&file).expect("still there").len();
     assert_eq!(len, HEADER_BYTES as u64);
 }
