@@ -209,6 +209,27 @@ impl Os {
         !self.fails() && unsafe { os::protect(addr, len, access) }
     }
 
+    /// Gives whole OS pages back, so that each access to them is a fault; `false` if that is as
+    /// it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`os::fence`].
+    pub(crate) unsafe fn fence(self, addr: usize, len: usize) -> bool {
+        // SAFETY: by contract.
+        !self.fails() && unsafe { os::fence(addr, len) }
+    }
+
+    /// Takes back what [`Self::fence`] did; `false` if that is as it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`os::unfence`].
+    pub(crate) unsafe fn unfence(self, addr: usize, len: usize) -> bool {
+        // SAFETY: by contract.
+        !self.fails() && unsafe { os::unfence(addr, len) }
+    }
+
     /// Grows a mapping in place.
     ///
     /// # Safety

@@ -34,7 +34,7 @@ use crate::faults::Os;
 use crate::os::Access;
 use crate::page_heap::publish;
 use crate::page_map::{Entry, PAGE_MAP};
-use crate::sync::{AtomicU8, AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Lock, Ordering};
 use crate::trace::Trace;
 use crate::units::SEGMENT_BYTES;
 
@@ -63,6 +63,8 @@ struct Slot {
 struct Region {
     slot_bytes: AtomicUsize,
     os_page: AtomicUsize,
+    /// Whether the system has fences; else pages are protected and purged.
+    fenced: AtomicBool,
     slots: [Slot; MAX_SLOTS],
 }
 
@@ -97,13 +99,48 @@ impl Region {
         self.os_page.load(Ordering::Relaxed)
     }
 
-    /// The slots that fit, with the address just behind each one's data.
-    fn slots(&self) -> impl ExactSizeIterator<Item = (usize, &Slot)> {
-        let (bytes, guard) = (self.slot_bytes(), self.os_page());
-        let fit = (SEGMENT_BYTES - HEADER_BYTES) / bytes;
+    /// Lets the program use `len` bytes of pages at `addr`; `false` if the system refuses.
+    ///
+    /// # Safety
+    ///
+    /// They belong to a slot of which the caller decides (D1).
+    unsafe fn open(&self, os: Os, addr: usize, len: usize) -> bool {
+        // Relaxed: as in `slot_bytes`.
+        if self.fenced.load(Ordering::Relaxed) {
+            // SAFETY: they were fenced when the region was made, or by `close`.
+            unsafe { os.unfence(addr, len) }
+        } else {
+            // SAFETY: nobody uses them.
+            unsafe { os.protect(addr, len, Access::Full) }
+        }
+    }
+
+    /// Drops the contents of `len` bytes of pages at `addr` and lets nobody use them; `false` if
+    /// the system refuses.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::open`]; the contents are dead.
+    unsafe fn close(&self, os: Os, addr: usize, len: usize) -> bool {
+        // Relaxed: as in `slot_bytes`.
+        if self.fenced.load(Ordering::Relaxed) {
+            // SAFETY: by contract.
+            unsafe { os.fence(addr, len) }
+        } else {
+            // SAFETY: by contract.
+            unsafe { os.purge(addr, len) && os.protect(addr, len, Access::None) }
+        }
+    }
+
+    /// How many slots fit.
+    fn count(&self) -> usize {
+        MAX_SLOTS.min((SEGMENT_BYTES - HEADER_BYTES) / self.slot_bytes())
+    }
+
+    /// Address just behind the data of the slot with this index.
+    fn end_of(&self, index: usize) -> usize {
         let first = self.start() + HEADER_BYTES;
-        let slots = self.slots.iter().take(fit).enumerate();
-        slots.map(move |(index, slot)| (first + (index + 1) * bytes - guard, slot))
+        first + (index + 1) * self.slot_bytes() - self.os_page()
     }
 
     /// The slot that holds `addr`, guard included.
@@ -192,18 +229,15 @@ impl Guards {
             }
             // SAFETY: made above or before, and never unmapped (D3).
             let region = unsafe { Region::containing(state.region) };
-            let count = region.slots().len();
-            let order = (state.next..count).chain(0..state.next);
-            let (index, end, slot) = order
-                .filter_map(|index| {
-                    region
-                        .slots()
-                        .nth(index)
-                        .map(|(end, slot)| (index, end, slot))
-                })
-                .find(|(_, _, slot)| matches!(slot.state(), EMPTY | FREED))?;
+            let count = region.count();
+            let is_free = |slot: &&Slot| matches!(slot.state(), EMPTY | FREED);
+            let (index, slot) = (0..count).find_map(|step| {
+                let index = (state.next + step) % count;
+                Some((index, region.slots.get(index).filter(is_free)?))
+            })?;
+            let end = region.end_of(index);
             // SAFETY: pages of a slot that nobody uses.
-            if !unsafe { os.protect(end - opened, opened, Access::Full) } {
+            if !unsafe { region.open(os, end - opened, opened) } {
                 return None;
             }
             let addr = (end - size) & !(align - 1);
@@ -256,10 +290,7 @@ impl Guards {
         }
         self.0.with(|state| {
             // SAFETY: the pages of the block, which its owner has just given up.
-            let closed = unsafe {
-                os.purge(end - opened, opened) && os.protect(end - opened, opened, Access::None)
-            };
-            if closed {
+            if unsafe { region.close(os, end - opened, opened) } {
                 slot.set_state(FREED);
             }
             state.opened -= opened;
@@ -309,6 +340,7 @@ const fn slot_bytes(os_page: usize) -> usize {
 }
 
 /// Maps a region and publishes it; its start.
+#[cold]
 fn make_region(os: Os, heap: u16, os_page: usize) -> Option<usize> {
     let memory = os.map_aligned(SEGMENT_BYTES, SEGMENT_BYTES)?;
     let start = memory.as_ptr().expose_provenance();
@@ -321,7 +353,11 @@ fn make_region(os: Os, heap: u16, os_page: usize) -> Option<usize> {
     region.os_page.store(os_page, Ordering::Relaxed);
     let data = SEGMENT_BYTES - HEADER_BYTES;
     // SAFETY: the part of the mapping that holds no records; nobody uses it yet.
-    let closed = unsafe { os.protect(start + HEADER_BYTES, data, Access::None) };
+    let fenced = unsafe { os.fence(start + HEADER_BYTES, data) };
+    // Relaxed: published below.
+    region.fenced.store(fenced, Ordering::Relaxed);
+    // SAFETY: as above.
+    let closed = fenced || unsafe { os.protect(start + HEADER_BYTES, data, Access::None) };
     if closed && publish(os, start, Entry::Guarded { heap }) {
         return Some(start);
     }
@@ -331,12 +367,21 @@ fn make_region(os: Os, heap: u16, os_page: usize) -> Option<usize> {
 }
 
 /// Whether the bytes `from .. to` of a slot's opened pages are zero.
+#[inline(never)]
 fn is_zero(from: usize, to: usize) -> bool {
-    (from..to).all(|addr| {
-        // SAFETY: the caller holds the block and with it the pages. Volatile: they were
-        // written through other pointers, if at all.
+    const WORD: usize = size_of::<u64>();
+    let byte = |addr| {
+        // SAFETY: the caller holds the block and with it the pages, in which it is. Volatile: they
+        // were written through other pointers, if at all.
         unsafe { ptr::with_exposed_provenance::<u8>(addr).read_volatile() == 0 }
-    })
+    };
+    let word = |addr| {
+        // SAFETY: as above; it is aligned.
+        unsafe { ptr::with_exposed_provenance::<u64>(addr).read_volatile() == 0 }
+    };
+    let first = from.next_multiple_of(WORD).min(to);
+    let last = first.max(to & !(WORD - 1));
+    (from..first).all(byte) && (first..last).step_by(WORD).all(word) && (last..to).all(byte)
 }
 
 /// Tells what an access to `addr` did, if it is one to a guarded block; whether it was. For
@@ -428,6 +473,25 @@ mod tests {
             // SAFETY: made by this test, and no longer used.
             unsafe { Os::new().unmap(start, SEGMENT_BYTES) };
         });
+    }
+
+    #[test]
+    fn a_byte_that_is_not_zero_is_seen_wherever_it_is() {
+        let mut memory = [0u64; 5];
+        let start = memory.as_mut_ptr().expose_provenance();
+        for at in 0..40 {
+            let byte = ptr::with_exposed_provenance_mut::<u8>(start + at);
+            // SAFETY: inside the array.
+            unsafe { byte.write(1) };
+            for from in 0..40 {
+                for to in from..=40 {
+                    let holds = (from..to).contains(&at);
+                    assert_eq!(is_zero(start + from, start + to), !holds);
+                }
+            }
+            // SAFETY: as above.
+            unsafe { byte.write(0) };
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! | `backtrace(addresses)` | the return addresses of the calling thread; may allocate the first time |
 //! | `read_file(path, show)` | shows a file piece by piece |
 //! | `protect(addr, len, access)` | what the program may do there; `false` if refused |
+//! | `fence(addr, len)`, `unfence(addr, len)` | drops the contents, and each access is a fault; takes that back. Cheaper than `purge` and `protect`; `false` if refused, or not known here |
 //! | `random()` | 64 bits that a program cannot guess, or at worst the time |
 //! | `for_each_stack_word(f)` | the words on the calling thread's stack from here outwards, until `f` says stop |
 //! | `for_each_code_mapping(f)` | the mappings of the process that hold code; async-signal-safe |

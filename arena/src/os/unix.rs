@@ -64,14 +64,7 @@ pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
 pub(crate) unsafe fn purge(addr: usize, len: usize) -> bool {
     // SAFETY: by contract the range is ours and its contents are not needed.
     // MADV_DONTNEED and not MADV_FREE, so that the resident size tells the truth.
-    let done = keep_errno(|| unsafe {
-        libc::madvise(
-            ptr::with_exposed_provenance_mut(addr),
-            len,
-            libc::MADV_DONTNEED,
-        )
-    });
-    done == 0
+    unsafe { advise(addr, len, libc::MADV_DONTNEED) }
 }
 
 /// What a program may do with memory.
@@ -100,6 +93,39 @@ pub(crate) unsafe fn protect(addr: usize, len: usize, access: Access) -> bool {
     let at = ptr::with_exposed_provenance_mut(addr);
     // SAFETY: by contract the range is ours.
     keep_errno(|| unsafe { libc::mprotect(at, len, protection) == 0 })
+}
+
+/// Marks in the page tables, since Linux 6.13 (libc does not name them yet): no mapping is split.
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
+
+/// Gives the memory of `addr .. addr + len` back; each access to it is a fault afterwards.
+///
+/// # Safety
+///
+/// As for [`purge`]; nothing accesses the range until [`unfence`].
+pub(crate) unsafe fn fence(addr: usize, len: usize) -> bool {
+    // SAFETY: by contract.
+    unsafe { advise(addr, len, MADV_GUARD_INSTALL) }
+}
+
+/// Allows access to `addr .. addr + len` again; it reads as zero.
+///
+/// # Safety
+///
+/// The range is part of one that was given to [`fence`].
+pub(crate) unsafe fn unfence(addr: usize, len: usize) -> bool {
+    // SAFETY: by contract.
+    unsafe { advise(addr, len, MADV_GUARD_REMOVE) }
+}
+
+/// # Safety
+///
+/// The advice may be taken of this range.
+unsafe fn advise(addr: usize, len: usize, advice: i32) -> bool {
+    let at = ptr::with_exposed_provenance_mut(addr);
+    // SAFETY: by contract.
+    keep_errno(|| unsafe { libc::madvise(at, len, advice) == 0 })
 }
 
 /// 64 bits that a program cannot guess, or the time where the system has none.
