@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The C library under test.
@@ -10,6 +10,33 @@ const LIBRARY: &str = "libbrickyard.so";
 
 /// What the library prints at the end of a process that asks for its figures.
 const SIGN_OF_LIFE: &str = "brickyard: pid ";
+
+/// What runs in place of the system's allocation functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preload {
+    /// Nothing does.
+    Nothing,
+    /// The C library.
+    Library,
+    /// The same with a hardened heap, but without guarded blocks: how many there are is left to
+    /// chance.
+    Hardened,
+}
+
+impl Preload {
+    /// Variables that it needs beside its path.
+    const fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Library => &[("BRICKYARD_STATS", "1")],
+            Self::Hardened => &[
+                ("BRICKYARD_STATS", "1"),
+                ("BRICKYARD_HARDENED", "1"),
+                ("BRICKYARD_GUARD_EVERY", "0"),
+            ],
+        }
+    }
+}
 
 /// Why there is no count.
 #[derive(Debug)]
@@ -26,11 +53,10 @@ impl From<std::io::Error> for NoCount {
     }
 }
 
-/// Instructions of one turn of a loop of this program, with the C library preloaded or not.
-pub(super) fn per_turn(way: &str, turns: usize, preload: bool) -> Result<f64, NoCount> {
-    let library = if preload { Some(library()?) } else { None };
-    let short = collected(way, turns, library.as_deref())?;
-    let long = collected(way, 2 * turns, library.as_deref())?;
+/// Instructions of one turn of a loop of this program.
+pub(super) fn per_turn(way: &str, turns: usize, preload: Preload) -> Result<f64, NoCount> {
+    let short = collected(way, turns, preload)?;
+    let long = collected(way, 2 * turns, preload)?;
     let difference = long
         .checked_sub(short)
         .ok_or_else(|| NoCount::Failed(String::from("twice the work took less")))?;
@@ -49,17 +75,16 @@ fn library() -> Result<PathBuf, NoCount> {
 }
 
 /// Instructions of a whole run.
-fn collected(way: &str, turns: usize, library: Option<&Path>) -> Result<u64, NoCount> {
+fn collected(way: &str, turns: usize, preload: Preload) -> Result<u64, NoCount> {
     let mut command = Command::new("valgrind");
     command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(env::current_exe()?)
         .args(["count", way, &turns.to_string()])
         .env_remove("LD_PRELOAD");
-    if let Some(library) = library {
-        command
-            .env("LD_PRELOAD", library)
-            .env("BRICKYARD_STATS", "1");
+    if preload != Preload::Nothing {
+        command.env("LD_PRELOAD", library()?);
+        command.envs(preload.variables().iter().copied());
     }
     let output = match command.output() {
         Ok(output) => output,
@@ -72,7 +97,7 @@ fn collected(way: &str, turns: usize, library: Option<&Path>) -> Result<u64, NoC
     if !output.status.success() {
         return Err(NoCount::Failed(format!("{}: {said}", output.status)));
     }
-    if library.is_some() && !said.contains(SIGN_OF_LIFE) {
+    if preload != Preload::Nothing && !said.contains(SIGN_OF_LIFE) {
         return Err(NoCount::Failed(format!("{LIBRARY} was not loaded: {said}")));
     }
     let figure = said.lines().find_map(|line| line.split_once("Collected :"));
