@@ -33,7 +33,7 @@ use crate::units::{GRANULE_BYTES, Run, SEGMENT_BYTES};
 
 /// Bytes of a segment for which there is one state: no hardened block is smaller.
 #[cfg(not(loom))]
-const STEP: usize = 16;
+pub(crate) const STEP: usize = 16;
 
 /// Bytes of states of a segment.
 #[cfg(not(loom))]
@@ -75,6 +75,28 @@ impl BlockState {
             FREED => Before::Freed,
             _ => Before::Live,
         }
+    }
+
+    /// [`Self::allot`] of a block that was freed before; `false`, and nothing done, if it was not.
+    #[inline(always)]
+    pub(crate) fn allot_freed(&self, class: ClassIndex) -> bool {
+        // Relaxed, both: as in `allot`.
+        let is_freed = self.0.load(Ordering::Relaxed) == FREED | class.byte();
+        if is_freed {
+            self.0.store(LIVE | class.byte(), Ordering::Relaxed);
+        }
+        is_freed
+    }
+
+    /// [`Self::release`] of a block of `class`; `false`, and nothing done, where none is in use.
+    #[inline(always)]
+    pub(crate) fn release_as(&self, class: ClassIndex) -> bool {
+        // Relaxed, both: as in `allot`.
+        let is_live = self.0.load(Ordering::Relaxed) == LIVE | class.byte();
+        if is_live {
+            self.0.store(FREED | class.byte(), Ordering::Relaxed);
+        }
+        is_live
     }
 
     /// The block is freed; its class, or `None` when none is in use here.
@@ -136,6 +158,10 @@ mod tests {
         assert_eq!((state.release(), state.release()), (Some(class), None));
         assert_eq!(state.allot(class), Before::Freed);
         assert_eq!(state.allot(class), Before::Live, "handed out twice");
+        let other = ClassIndex::new(0);
+        assert!(!state.allot_freed(class) && !state.release_as(other));
+        assert!(state.release_as(class) && !state.release_as(class));
+        assert!(!state.allot_freed(other) && state.allot_freed(class));
     }
 }
 

@@ -9,11 +9,11 @@ use crate::harvest::Whose;
 use crate::heap_core::HeapCore;
 use crate::large::Place;
 use crate::long_way::{
-    alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth, dealloc_slow,
-    dealloc_unsized_slow,
+    alloc_hardened_short, alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth,
+    dealloc_slow, dealloc_unsized_slow, note_resized,
 };
 use crate::magazines::{Magazines, Push, magazine_of_common};
-use crate::process::{configure, core, core_of, is_hardened, own_cache, with_cache};
+use crate::process::{configure, core, core_of, is_hardened, own_cache};
 use crate::sampling;
 use crate::size_class::{TABLE_BYTES, block_size_of, class_of, class_of_common};
 use crate::stats::Stats;
@@ -187,6 +187,20 @@ impl Arena {
         tls::magazines().pop(unsafe { magazine_of_common(size) })
     }
 
+    /// [`Self::alloc_short`] in a hardened process, where that always gives null: null, too, where
+    /// the process is not, or the calling thread has no block at hand.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::alloc_short`].
+    #[inline(always)]
+    pub unsafe fn alloc_short_hardened(size: usize) -> *mut u8 {
+        // SAFETY: by contract.
+        let magazine = unsafe { magazine_of_common(size) };
+        // SAFETY: the table holds magazines of classes.
+        alloc_hardened_short(unsafe { magazine.class().unwrap_unchecked() })
+    }
+
     /// [`Self::alloc_short`] with samples for the heap profile.
     ///
     /// # Safety
@@ -209,7 +223,8 @@ impl Arena {
     /// [`Self::alloc_unsized`] with zeroed memory; what is zero already is not written.
     #[inline]
     pub fn alloc_zeroed_unsized(size: usize, align: usize) -> *mut u8 {
-        if class_of(size, align).is_none() {
+        // A hardened heap's blocks are zero already, mostly.
+        if class_of(size, align).is_none() || tls::hardened().is_some() {
             return alloc_unsized_slow(size, align, Contents::Zero);
         }
         let block = Self::alloc_unsized(size, align);
@@ -563,22 +578,6 @@ unsafe fn realloc_hardened(core: &'static HeapCore, block: *mut u8, new_size: us
     }
     // SAFETY: by contract; it holds `old` bytes.
     unsafe { move_unsized(block, old, new_size) }
-}
-
-/// Counts a block that had `old` bytes and is at `moved` now.
-fn note_resized(core: &'static HeapCore, old: usize, moved: *mut u8) {
-    let now = core.usable_size(moved);
-    let counted = with_cache(None, |serving, cache| {
-        let is_owner = ptr::eq(serving, core);
-        if is_owner {
-            cache.credit(now.wrapping_sub(old));
-        }
-        is_owner
-    });
-    if counted == Some(false) {
-        core.caches
-            .with(|store| store.settle(now.wrapping_sub(old)));
-    }
 }
 
 /// Moves a block of `old` bytes to one of `new_size`; null when memory is short.

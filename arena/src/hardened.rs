@@ -11,46 +11,32 @@
 //!         in random order                          or misuse
 //! ```
 //!
-//! Nothing here is reached from the fast paths: a thread of a hardened process has no
+//! Nothing of it is reached from the fast paths: a thread of a hardened process has no
 //! pointer to its cache where they look (`tls`), so that each operation comes to the slow
 //! path, which costs the heaps that are not hardened nothing. There the first look is at the
-//! thread's second word, and the first question of a free is whether [`HeapCore::free_live`]
-//! knows the block: one look-up in the page map and one byte. All is inside `alone`, so a
-//! harvest takes all or nothing.
+//! thread's second word, and then comes the short way (`hardened_pair`), of which this is the
+//! rest. All is inside `alone`, so a harvest takes all or nothing.
 
 use core::ptr::{self, NonNull};
 
-use crate::block_state::{Before, BlockStates, STATES_BYTES};
+use crate::block_state::{BlockStates, STATES_BYTES};
 use crate::crash;
 use crate::fatal::{Misuse, die};
 use crate::guard::{Guarded, Guards};
 use crate::heap_core::HeapCore;
-use crate::magazines::Push;
 use crate::page_map::{Entry, PAGE_MAP};
-use crate::quarantine::Waiting;
 use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, class_of};
 use crate::span::Kind;
+use crate::state_window;
 use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
-use crate::units::{Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, Run};
-use crate::zeroes::{FEW_BYTES, are_few_zero, is_zero, zero_few};
+use crate::units::{
+    Change, Claim, ClassIndex, Contents, Counted, GRANULE_SHIFT, HARDENED_HEAP, Run,
+};
 
 /// Smallest request; two blocks share no byte of states (`block_state`).
-const LEAST_BYTES: usize = 16;
-
-/// Bytes of a block that are compared with zero when it is handed out again: those that the
-/// program is about to use, mostly.
-const COMPARE_BYTES: usize = 1024;
-
-/// What statistics count of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
-    /// What was asked for: the free says how much that was.
-    Request,
-    /// All that can be used.
-    Block,
-}
+pub(crate) const LEAST_BYTES: usize = 16;
 
 impl Counted {
     #[inline(always)]
@@ -60,12 +46,19 @@ impl Counted {
             Self::Block => block(),
         }
     }
+
+    /// Counts a block of `class` as handed out.
+    #[inline(always)]
+    pub(crate) fn credit_small(self, cache: &ThreadCache, class: ClassIndex, request: usize) {
+        let bytes = self.bytes(request, || block_size(class));
+        cache.magazines.credit_small(class, bytes);
+    }
 }
 
 impl Claim {
     /// Bytes that a free of a block of `block` bytes takes from the account.
     #[inline(always)]
-    fn bytes(self, block: usize) -> usize {
+    pub(crate) fn bytes(self, block: usize) -> usize {
         match self {
             Self::Layout(size, _) => size,
             Self::Any => block,
@@ -100,68 +93,16 @@ fn fits_large(claim: Claim, len: usize) -> bool {
 
 /// The class that serves a request.
 #[inline(always)]
-fn class_of_hardened(size: usize, align: usize) -> Option<ClassIndex> {
+pub(crate) fn class_of_hardened(size: usize, align: usize) -> Option<ClassIndex> {
     class_of(size.max(LEAST_BYTES), align)
 }
 
 impl HeapCore {
-    /// [`Self::alloc`] and [`Self::alloc_zeroed`] of a hardened heap.
-    #[inline(never)]
-    pub(crate) fn alloc_hardened(
-        &self,
-        cache: &ThreadCache,
-        size: usize,
-        align: usize,
-        contents: Contents,
-    ) -> *mut u8 {
-        self.alloc_short(cache, size, align, contents, Counted::Request)
-    }
-
-    /// [`Self::alloc_hardened`] of a block that is freed without its layout.
-    #[inline(never)]
-    pub(crate) fn alloc_hardened_unsized(
-        &self,
-        cache: &ThreadCache,
-        size: usize,
-        align: usize,
-        contents: Contents,
-    ) -> *mut u8 {
-        self.alloc_short(cache, size, align, contents, Counted::Block)
-    }
-
-    /// The short way of an allocation. It holds no call but tail calls, so it saves no register:
-    /// the rest is done by functions of their own.
-    #[inline(always)]
-    fn alloc_short(
-        &self,
-        cache: &ThreadCache,
-        size: usize,
-        align: usize,
-        contents: Contents,
-        counted: Counted,
-    ) -> *mut u8 {
-        let Some(class) = class_of_hardened(size, align) else {
-            return self.alloc_large_hardened(cache, size, align, contents, counted);
-        };
-        if !cache.quarantine.count() {
-            return self.alloc_hardened_slow(cache, size, align, contents, counted);
-        }
-        let block = cache.unless_stopped(|| cache.pop(class));
-        match block {
-            Some(block) if !block.is_null() => {
-                let bytes = counted.bytes(size, || block_size(class));
-                cache.magazines.credit_small(class, bytes);
-                self.hand_out(block, class, contents)
-            }
-            _ => self.alloc_hardened_slow(cache, size, align, contents, counted),
-        }
-    }
-
-    /// The rest of [`Self::alloc_short`]: the allocation may be a guarded one, the magazine is
+    /// The rest of `alloc_hardened`: the allocation may be a guarded one, the magazine is
     /// empty, or a harvest is under way.
     #[cold]
     #[inline(never)]
-    fn alloc_hardened_slow(
+    pub(crate) fn alloc_hardened_slow(
         &self,
         cache: &ThreadCache,
         size: usize,
@@ -193,14 +134,13 @@ impl HeapCore {
             cache.credit(counted.bytes(size, || size.max(1)));
             return block;
         }
-        let bytes = counted.bytes(size, || block_size(class));
-        cache.magazines.credit_small(class, bytes);
-        self.hand_out(block, class, contents)
+        counted.credit_small(cache, class, size);
+        self.hand_out_slow(block, class, contents)
     }
 
     #[cold]
     #[inline(never)]
-    fn alloc_large_hardened(
+    pub(crate) fn alloc_large_hardened(
         &self,
         cache: &ThreadCache,
         size: usize,
@@ -232,31 +172,6 @@ impl HeapCore {
         cache.exchange_random(class, block)
     }
 
-    /// Notes that `block` is in use from now on, and sees to its contents.
-    #[inline(always)]
-    fn hand_out(&self, block: *mut u8, class: ClassIndex, contents: Contents) -> *mut u8 {
-        let addr = block.addr();
-        // SAFETY: a block of a class lies in a segment of this heap.
-        let segment: &'static Segment = unsafe { Segment::containing(addr) };
-        let Some(states) = segment.block_states() else {
-            die(Misuse::Foreign, addr)
-        };
-        let (before, len) = (states.at(addr).allot(class), block_size(class));
-        if before == Before::Freed && len <= FEW_BYTES {
-            // SAFETY: the block is ours, initialised when it was zeroed at its free, and
-            // a multiple of 16 bytes at such an address.
-            if !unsafe { are_few_zero(block, len) } {
-                die(Misuse::WrittenAfterFree, addr);
-            }
-            return block;
-        }
-        match before {
-            Before::New if contents == Contents::Any => block,
-            Before::Live => die(Misuse::DoubleFree, addr),
-            Before::New | Before::Freed => hand_out_more(block, len, before, contents),
-        }
-    }
-
     /// Whether `block`, of this heap, is a guarded one.
     pub(crate) fn is_guarded(&self, block: *mut u8) -> bool {
         let entry = PAGE_MAP.lookup(block.addr());
@@ -283,75 +198,18 @@ impl HeapCore {
         Some(ptr::with_exposed_provenance_mut(addr))
     }
 
-    /// [`Self::dealloc`] of a hardened heap.
-    #[inline(never)]
-    pub(crate) fn free_hardened(&self, cache: &ThreadCache, block: *mut u8, claim: Claim) {
-        if !self.free_live(cache, block, claim) {
-            cache.debit(self.free_rare(Some(cache), block, claim));
-        }
-    }
-
-    /// Frees `block` if it is one of a class, of this heap, in use; whether it was.
-    #[inline(always)]
-    pub(crate) fn free_live(&self, cache: &ThreadCache, block: *mut u8, claim: Claim) -> bool {
-        let Some(class) = self.release(block, claim) else {
-            return false;
-        };
-        let len = block_size(class);
-        cache.magazines.debit_small(class, claim.bytes(len));
-        if len > FEW_BYTES {
-            self.put_away_long(cache, block, class);
-        } else {
-            // SAFETY: a block of the class that was in use (B2), whose owner gave it up.
-            unsafe { zero_few(block, len) };
-            self.put_away(cache, block, class);
-        }
-        true
-    }
-
     /// Notes that `block` is not in use any more, if it is one of a class, of this heap, in use;
-    /// its class.
-    #[inline(always)]
-    fn release(&self, block: *mut u8, claim: Claim) -> Option<ClassIndex> {
+    /// its class. The page map says whose it is, wherever it is.
+    pub(crate) fn release(&self, block: *mut u8, claim: Claim) -> Option<ClassIndex> {
         let addr = block.addr();
-        if addr % LEAST_BYTES != 0 || !PAGE_MAP.is_segment(addr, self.id) {
+        if addr % LEAST_BYTES != 0 {
             return None;
         }
-        // SAFETY: the page map has a segment of this heap there, and the heap lives.
-        let segment: &'static Segment = unsafe { Segment::containing(addr) };
-        let class = segment.block_states()?.at(addr).release()?;
+        let class = self.segment_of(addr)?.block_states()?.at(addr).release()?;
         if !fits_class(claim, class) {
             die(Misuse::WrongLayout, addr);
         }
         Some(class)
-    }
-
-    #[inline(never)]
-    fn put_away_long(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
-        // SAFETY: as in `free_live`.
-        unsafe { block.write_bytes(0, block_size(class)) };
-        self.put_away(cache, block, class);
-    }
-
-    /// Puts a freed block, zeroed, into quarantine, and what leaves that into its magazine.
-    #[inline(always)]
-    fn put_away(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
-        let left = cache.unless_stopped(|| exchange(cache, block, class));
-        match left {
-            Some(None) => {}
-            Some(Some((class, block))) => self.make_room(cache, class, block),
-            None => self.put_away_later(cache, block, class),
-        }
-    }
-
-    /// [`Self::put_away`] when a harvest has ended.
-    #[cold]
-    #[inline(never)]
-    fn put_away_later(&self, cache: &ThreadCache, block: *mut u8, class: ClassIndex) {
-        let left = cache.alone(|| exchange(cache, block, class));
-        if let Some((class, block)) = left {
-            self.make_room(cache, class, block);
-        }
     }
 
     /// Frees what is no block of a class in use, or ends the process; or any block, if there is
@@ -371,7 +229,7 @@ impl HeapCore {
                 if self.release(block, claim).is_none() {
                     die(not_live(segment, class, addr), addr);
                 }
-                // SAFETY: as in `free_live`.
+                // SAFETY: a block of the class that was in use (B2), whose owner gave it up.
                 unsafe { block.write_bytes(0, len) };
                 self.give_blocks(class, &[block]);
                 return claim.bytes(len).wrapping_sub(len);
@@ -503,7 +361,7 @@ impl HeapCore {
 
     /// Sees to it that the segment has block states, none of which is set in the granules of
     /// a span that is being cut; `false` when memory is short.
-    pub(crate) fn prepare_states(&self, segment: &Segment, run: Run) -> bool {
+    pub(crate) fn prepare_states(&self, segment: &'static Segment, run: Run) -> bool {
         if segment.block_states().is_none() {
             let Some(memory) = self.os.map(STATES_BYTES) else {
                 return false;
@@ -515,50 +373,15 @@ impl HeapCore {
                 unsafe { self.os.unmap(memory.as_ptr().addr(), STATES_BYTES) };
             }
         }
-        let states = segment.block_states();
-        states.is_some_and(|states| {
-            states.clear(run);
-            true
-        })
-    }
-}
-
-/// Puts a freed block into quarantine, and what leaves that into its magazine: what is left
-/// when that is full. Inside `alone`.
-#[inline(always)]
-fn exchange(
-    cache: &ThreadCache,
-    block: *mut u8,
-    class: ClassIndex,
-) -> Option<(ClassIndex, *mut u8)> {
-    let addr = block.addr();
-    let next = cache.quarantine.exchange(Waiting { addr, class })?;
-    let block = ptr::with_exposed_provenance_mut(next.addr);
-    match cache.push(next.class, block) {
-        Push::Done => None,
-        Push::Twice => die(Misuse::DoubleFree, next.addr),
-        Push::Full => Some((next.class, block)),
-    }
-}
-
-/// The rest of `hand_out`: compares more than a few bytes, or zeroes.
-#[inline(never)]
-fn hand_out_more(block: *mut u8, len: usize, before: Before, contents: Contents) -> *mut u8 {
-    if before == Before::Freed {
-        // SAFETY: the block is ours, initialised when it was zeroed at its free, and
-        // a multiple of 16 bytes at such an address.
-        if !unsafe { is_zero(block, len.min(COMPARE_BYTES)) } {
-            die(Misuse::WrittenAfterFree, block.addr());
+        let Some(states) = segment.block_states() else {
+            return false;
+        };
+        if self.id == HARDENED_HEAP {
+            state_window::note(segment.expose(), states);
         }
-        if len <= COMPARE_BYTES {
-            return block;
-        }
+        states.clear(run);
+        true
     }
-    if contents == Contents::Zero {
-        // SAFETY: a block of `len` bytes, which is ours.
-        unsafe { block.write_bytes(0, len) };
-    }
-    block
 }
 
 /// What a program did that frees `addr`, in a span of `class`, where no block in use starts.

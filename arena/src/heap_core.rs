@@ -27,9 +27,13 @@ use crate::purge;
 use crate::segment::Segment;
 use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
+use crate::state_window;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::ThreadCache;
-use crate::units::{CLASS_COUNT, Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, PROCESS_HEAP};
+use crate::units::{
+    CLASS_COUNT, Change, Claim, ClassIndex, Contents, Counted, GRANULE_SHIFT, HARDENED_HEAP,
+    PROCESS_HEAP,
+};
 use crate::window;
 
 /// One heap; see the module. Used through `heap.rs` and `process.rs`.
@@ -127,7 +131,7 @@ impl HeapCore {
     #[inline]
     pub(crate) fn alloc(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened(cache, size, align, Contents::Any);
+            return self.alloc_hardened(cache, size, align, Contents::Any, Counted::Request);
         }
         let Some(class) = class_of(size, align) else {
             return self.alloc_counted(cache, size, align, Contents::Any);
@@ -147,7 +151,7 @@ impl HeapCore {
     /// Allocates zeroed memory; null as for [`Self::alloc`].
     pub(crate) fn alloc_zeroed(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened(cache, size, align, Contents::Zero);
+            return self.alloc_hardened(cache, size, align, Contents::Zero, Counted::Request);
         }
         if class_of(size, align).is_none() {
             return self.alloc_counted(cache, size, align, Contents::Zero);
@@ -447,6 +451,9 @@ impl HeapCore {
         if self.id == PROCESS_HEAP {
             // SAFETY: caches live as long as the heap, and this one is the caller's alone.
             unsafe { cache.as_ref().magazines.set_view(window::view()) };
+        }
+        if self.id == HARDENED_HEAP {
+            state_window::place(cache.as_ptr().addr());
         }
         if self.hardened {
             // SAFETY: caches live as long as the heap.

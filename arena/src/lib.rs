@@ -216,6 +216,9 @@ mod run_cache;
 #[expect(unsafe_code, reason = "lays metadata over mapped memory")]
 mod segment;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "reads a table of pointers less their places")]
+mod state_window;
+#[cfg(not(loom))]
 mod stats;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "arrays of block pointers over mapped memory")]
@@ -226,8 +229,11 @@ mod window;
 #[cfg(not(loom))]
 mod budget;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "zeroes and compares blocks")]
+#[expect(unsafe_code, reason = "zeroes large blocks; adopts states")]
 mod hardened;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "zeroes and compares blocks")]
+mod hardened_pair;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "waits on words; empties frozen caches")]
 mod harvest;

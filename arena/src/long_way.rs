@@ -13,9 +13,10 @@ use crate::heap_core::HeapCore;
 use crate::large::Place;
 use crate::process::{CORE, HARDENED, core_of, with_cache};
 use crate::size_class::{block_size, class_of};
+use crate::state_window::state_at;
 use crate::thread_cache::ThreadCache;
 use crate::tls;
-use crate::units::{Claim, ClassIndex, Contents};
+use crate::units::{Claim, ClassIndex, Contents, Counted};
 
 /// Runs `f` with the heap that serves and a cache of it; `None` when memory is short.
 #[inline]
@@ -35,7 +36,7 @@ fn with_cache_inline<R>(
 #[inline(never)]
 pub(crate) fn alloc_slow(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
     if let Some(cache) = tls::hardened() {
-        return HARDENED.alloc_hardened(cache, size, align, Contents::Any);
+        return HARDENED.alloc_hardened(cache, size, align, Contents::Any, Counted::Request);
     }
     alloc_rare(options, size, align)
 }
@@ -64,13 +65,18 @@ pub(crate) fn count_growth(options: Option<&Builder>, bytes: usize) {
 /// As for [`core::alloc::GlobalAlloc::dealloc`].
 #[inline(never)]
 pub(crate) unsafe fn dealloc_slow(block: *mut u8, size: usize, align: usize) {
-    if let Some(cache) = tls::hardened() {
-        if HARDENED.free_live(cache, block, Claim::Layout(size, align)) {
-            return;
-        }
+    let Some(cache) = tls::hardened() else {
+        // SAFETY: by contract.
+        return unsafe { dealloc_rare(block, size, align) };
+    };
+    let Some(state) = state_at(block.addr()) else {
+        // SAFETY: by contract.
+        return unsafe { dealloc_rare(block, size, align) };
+    };
+    if !HARDENED.free_in_use_as(cache, block, state, (size, align)) {
+        // SAFETY: by contract.
+        unsafe { dealloc_rare(block, size, align) };
     }
-    // SAFETY: by contract.
-    unsafe { dealloc_rare(block, size, align) };
 }
 
 /// The rest of [`dealloc_slow`].
@@ -95,10 +101,23 @@ unsafe fn dealloc_rare(block: *mut u8, size: usize, align: usize) {
     }
 }
 
+/// The short way of a hardened thread, for a request of `class`: null if it is not one, or has to
+/// take the long way.
+#[inline(always)]
+pub(crate) fn alloc_hardened_short(class: ClassIndex) -> *mut u8 {
+    let Some(cache) = tls::hardened() else {
+        return ptr::null_mut();
+    };
+    match HARDENED.alloc_at_hand(cache, class, Contents::Any, |_| {}) {
+        Some(block) => block.as_ptr(),
+        None => ptr::null_mut(),
+    }
+}
+
 #[inline(never)]
 pub(crate) fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
     if let Some(cache) = tls::hardened() {
-        return HARDENED.alloc_hardened_unsized(cache, size, align, contents);
+        return HARDENED.alloc_hardened(cache, size, align, contents, Counted::Block);
     }
     alloc_unsized_rare(size, align, contents)
 }
@@ -108,7 +127,7 @@ pub(crate) fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) 
 fn alloc_unsized_rare(size: usize, align: usize, contents: Contents) -> *mut u8 {
     let block = with_cache_inline(None, |core, cache| {
         if core.hardened {
-            return core.alloc_hardened_unsized(cache, size, align, contents);
+            return core.alloc_hardened(cache, size, align, contents, Counted::Block);
         }
         let Some(class) = class_of(size, align) else {
             let block = core.alloc_large_with(cache, size, align, contents);
@@ -130,16 +149,19 @@ fn alloc_unsized_rare(size: usize, align: usize, contents: Contents) -> *mut u8 
 /// As for `Arena::dealloc_unsized`.
 #[inline(never)]
 pub(crate) unsafe fn dealloc_unsized_slow(block: *mut u8) {
-    if block.is_null() {
-        return;
+    let Some(cache) = tls::hardened() else {
+        // SAFETY: by contract.
+        return unsafe { dealloc_unsized_rare(block) };
+    };
+    // Null has no state.
+    let Some(state) = state_at(block.addr()) else {
+        // SAFETY: by contract.
+        return unsafe { dealloc_unsized_rare(block) };
+    };
+    if !HARDENED.free_in_use(cache, block, state) {
+        // SAFETY: by contract.
+        unsafe { dealloc_unsized_rare(block) };
     }
-    if let Some(cache) = tls::hardened() {
-        if HARDENED.free_live(cache, block, Claim::Any) {
-            return;
-        }
-    }
-    // SAFETY: by contract.
-    unsafe { dealloc_unsized_rare(block) };
 }
 
 /// The rest of [`dealloc_unsized_slow`].
@@ -149,6 +171,9 @@ pub(crate) unsafe fn dealloc_unsized_slow(block: *mut u8) {
 /// As for `Arena::dealloc_unsized`.
 #[inline(never)]
 unsafe fn dealloc_unsized_rare(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
     let core = core_of(block);
     if core.hardened {
         return free_hardened(core, block);
@@ -193,5 +218,21 @@ fn free_hardened(core: &'static HeapCore, block: *mut u8) {
     if freed.is_none() {
         let size = core.free_rare(None, block, Claim::Any);
         core.caches.with(|store| store.settle(size.wrapping_neg()));
+    }
+}
+
+/// Counts a block that had `old` bytes and is at `moved` now.
+pub(crate) fn note_resized(core: &'static HeapCore, old: usize, moved: *mut u8) {
+    let now = core.usable_size(moved);
+    let counted = with_cache(None, |serving, cache| {
+        let is_owner = ptr::eq(serving, core);
+        if is_owner {
+            cache.credit(now.wrapping_sub(old));
+        }
+        is_owner
+    });
+    if counted == Some(false) {
+        core.caches
+            .with(|store| store.settle(now.wrapping_sub(old)));
     }
 }

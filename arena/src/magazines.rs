@@ -135,19 +135,30 @@ impl Magazines {
     /// Adds a free block.
     #[inline(always)]
     pub(crate) fn push(&self, index: MagazineIndex, block: *mut u8) -> Push {
-        let top = self.top(index);
         // SAFETY: as in `pop`.
-        if unsafe { top.sub(1).read() } == block {
+        if unsafe { self.top(index).sub(1).read() } == block {
             return Push::Twice;
         }
+        if self.push_unasked(index, block) {
+            Push::Done
+        } else {
+            Push::Full
+        }
+    }
+
+    /// [`Self::push`] without a look at the block on top; `false` when the magazine is at its
+    /// limit.
+    #[inline(always)]
+    pub(crate) fn push_unasked(&self, index: MagazineIndex, block: *mut u8) -> bool {
+        let top = self.top(index);
         if top == self.limit(index) {
-            return Push::Full;
+            return false;
         }
         // SAFETY: below the limit, so inside the slots of a magazine (N2, T1, T3).
         unsafe { top.write(block) };
         // SAFETY: as above: at most the limit.
         self.set_top(index, unsafe { top.add(1) });
-        Push::Done
+        true
     }
 
     /// Counts a block of `class` as handed out for `bytes`.

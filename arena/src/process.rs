@@ -32,7 +32,7 @@ use crate::profile::PROFILE;
 use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering, RawLock};
 use crate::thread_cache::ThreadCache;
 use crate::tls::{self, Stage};
-use crate::units::PROCESS_HEAP;
+use crate::units::{HARDENED_HEAP, PROCESS_HEAP};
 
 /// The heap behind `Arena`.
 pub(crate) static CORE: HeapCore = HeapCore::new(
@@ -42,12 +42,9 @@ pub(crate) static CORE: HeapCore = HeapCore::new(
     Some(start_purging),
 );
 
-/// Identity of [`HARDENED`]: above those of heaps as values.
-const HARDENED_ID: u16 = u16::MAX;
-
 /// The heap behind `Arena` in a hardened process.
 pub(crate) static HARDENED: HeapCore = HeapCore::new(
-    HARDENED_ID,
+    HARDENED_HEAP,
     Os::new(),
     &Builder::new().hardened(true),
     Some(start_purging_hardened),

@@ -14,7 +14,9 @@
 //! So in a lane of *n* places a block waits until more than *n* / 2 others were freed, for
 //! *n* of them on average, and leaves in an order that cannot be told before. Each block that
 //! comes drives one out: there is no sum to keep and no branch to guess. The lanes are
-//! by size, and so short that the blocks in one fit a processor's first cache.
+//! by size, and so short that the blocks in one fit a processor's first cache. One word a lane
+//! says both what is next and what is random: its low bits count, its high bits do not look
+//! like it ([`Turn`]).
 //!
 //! (`hardened_malloc` (Micay) has a random pool and a queue behind it, both a size class.)
 //!
@@ -27,6 +29,7 @@
 use crate::size_class::{MAX_SMALL_BYTES, block_bytes};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::units::{CLASS_COUNT, ClassIndex};
+use crate::zeroes::FEW_BYTES;
 
 /// Places for blocks up to some size.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +41,25 @@ struct Lane {
     mask: u8,
 }
 
+/// The lane of the smallest blocks, of which the short way knows that they are.
+const FIRST_LANE: Lane = Lane {
+    index: 0,
+    start: 0,
+    mask: LANES[0].0 - 1,
+};
+const _: () = assert!(LANES[0].1 == FEW_BYTES);
+
 /// Places of each lane, and its largest block in bytes: up to 4 KiB a lane has 16 KiB.
 const LANES: [(u8, usize); 4] = [(64, 256), (16, 1024), (4, 4096), (2, MAX_SMALL_BYTES)];
 const PLACES: usize = 64 + 16 + 4 + 2;
 
-static LANE_OF: [Lane; CLASS_COUNT] = lanes();
+/// The lane of each class, and more up to a power of two, so that a mask is enough of a check.
+static LANE_OF: [Lane; LANE_MASK + 1] = lanes();
+const LANE_MASK: usize = CLASS_COUNT.next_power_of_two() - 1;
 
-const fn lanes() -> [Lane; CLASS_COUNT] {
+const fn lanes() -> [Lane; LANE_MASK + 1] {
     let (mut index, mut start) = (0, 0);
-    let mut out = [Lane {
-        index,
-        start,
-        mask: 0,
-    }; CLASS_COUNT];
+    let mut out = [FIRST_LANE; LANE_MASK + 1];
     let mut class = 0;
     while class < CLASS_COUNT {
         if block_bytes()[class] as usize > LANES[index as usize].1 {
@@ -90,13 +99,41 @@ impl Waiting {
     }
 }
 
+/// The state of a lane: a linear congruential generator whose multiplier and increment are 1
+/// in their low bits, so that those count, whatever the others do. Its high bits are good
+/// enough to surprise, not for secrets.
+#[derive(Debug)]
+struct Turn(AtomicU64);
+
+/// Knuth's (MMIX), with other low bits.
+const MULTIPLIER: u64 = 6_364_136_223_846_793_005 & !LOW | 1;
+/// The bits that count: enough for the places of any lane.
+const LOW: u64 = LANES[0].0 as u64 - 1;
+
+/// The bits above are as many as half of the places of the largest lane need.
+const HIGH_SHIFT: u32 = u64::BITS - (LOW >> 1).count_ones();
+
+impl Turn {
+    /// The next place and how far back the other is, both of `mask` and more: higher bits of the
+    /// first are not to be used.
+    #[inline(always)]
+    fn take(&self, mask: usize) -> (usize, usize) {
+        // Relaxed: as all of the quarantine.
+        let now = self.0.load(Ordering::Relaxed);
+        let next = now.wrapping_mul(MULTIPLIER).wrapping_add(1);
+        self.0.store(next, Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "bits are taken of it")]
+        let (low, high) = (now as usize, (now >> HIGH_SHIFT) as usize);
+        (low & mask, high & mask >> 1)
+    }
+}
+
 /// See the module. All zeroes is an empty one. Relaxed throughout: by Q3 each access is
 /// ordered by the thread itself or by the harvest's barrier, or is a number for statistics.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     places: [AtomicUsize; PLACES],
-    /// Blocks that came to each lane so far.
-    came: [AtomicUsize; LANES.len()],
+    turns: [Turn; LANES.len()],
     random: AtomicU64,
     /// Allocations until the next guarded one.
     countdown: AtomicUsize,
@@ -107,6 +144,9 @@ impl Quarantine {
     pub(crate) fn seed(&self, seed: u64) {
         debug_assert_eq!(self.len(), 0, "a new owner finds it empty");
         self.random.store(seed, Ordering::Relaxed);
+        for (turn, bits) in self.turns.iter().zip(1..) {
+            turn.0.store(seed.rotate_left(bits * 13), Ordering::Relaxed);
+        }
         self.countdown.store(0, Ordering::Relaxed);
     }
 
@@ -159,13 +199,21 @@ impl Quarantine {
     /// Takes in a freed block and gives out one that has waited, if the lane is full.
     #[inline(always)]
     pub(crate) fn exchange(&self, block: Waiting) -> Option<Waiting> {
-        let lane = LANE_OF[block.class.get()];
+        self.exchange_in(LANE_OF[block.class.get() & LANE_MASK], block)
+    }
+
+    /// [`Self::exchange`] of a block of at most [`FEW_BYTES`].
+    #[inline(always)]
+    pub(crate) fn exchange_few(&self, block: Waiting) -> Option<Waiting> {
+        self.exchange_in(FIRST_LANE, block)
+    }
+
+    #[inline(always)]
+    fn exchange_in(&self, lane: Lane, block: Waiting) -> Option<Waiting> {
         let (start, mask) = (usize::from(lane.start), usize::from(lane.mask));
-        let came = &self.came[usize::from(lane.index) % LANES.len()];
-        let next = came.load(Ordering::Relaxed);
-        came.store(next.wrapping_add(1), Ordering::Relaxed);
-        let back = self.random() & mask >> 1;
-        let oldest = self.places.get(start + (next & mask))?;
+        let turn = &self.turns[usize::from(lane.index) % LANES.len()];
+        let (next, back) = turn.take(mask);
+        let oldest = self.places.get(start + next)?;
         let other = self.places.get(start + (next.wrapping_sub(back) & mask))?;
         let out = oldest.load(Ordering::Relaxed);
         oldest.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -207,7 +255,7 @@ mod tests {
     fn empty() -> Quarantine {
         let quarantine = Quarantine {
             places: [const { AtomicUsize::new(0) }; PLACES],
-            came: [const { AtomicUsize::new(0) }; LANES.len()],
+            turns: [const { Turn(AtomicU64::new(0)) }; LANES.len()],
             random: AtomicU64::new(0),
             countdown: AtomicUsize::new(0),
         };

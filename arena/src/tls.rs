@@ -10,6 +10,7 @@
 //! `thread_local!` in a library calls `__tls_get_addr` (about 2 ns). Neither has a
 //! destructor: registering one allocates, which in a library that *is* malloc never ends.
 
+use core::hint::assert_unchecked;
 use core::ptr;
 
 use crate::magazines::{EMPTY, Magazines};
@@ -86,7 +87,12 @@ pub(crate) fn hardened() -> Option<&'static ThreadCache> {
     }
     // SAFETY: only `set_hardened` sets the bit, beside a cache that lives as long as the
     // process.
-    unsafe { stage.map_addr(|addr| addr - HARDENED).as_ref() }
+    unsafe {
+        let cache = stage.wrapping_byte_sub(HARDENED);
+        // Or the compiler asks again.
+        assert_unchecked(!cache.is_null());
+        Some(&*cache)
+    }
 }
 
 /// Makes `cache`, of the hardened heap, the calling thread's; fast paths find none.

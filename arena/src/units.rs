@@ -51,6 +51,9 @@ impl ClassIndex {
 /// Identity of the heap of the process ([`crate::process`]).
 #[cfg(not(loom))]
 pub(crate) const PROCESS_HEAP: u16 = 0;
+/// Identity of the hardened heap of the process: above those of heaps as values.
+#[cfg(not(loom))]
+pub(crate) const HARDENED_HEAP: u16 = u16::MAX;
 
 /// Which magazine the blocks of a granule go to: 1 + the class, or 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +88,8 @@ impl MagazineIndex {
     }
 
     /// The class, if there is one.
-    #[cfg(test)]
+    #[cfg(not(loom))]
+    #[inline]
     pub(crate) const fn class(self) -> Option<ClassIndex> {
         match self.0 {
             0 => None,
@@ -144,6 +148,15 @@ pub(crate) enum Contents {
     Any,
     /// Zeroes; memory that is zero already is not written.
     Zero,
+}
+
+/// What statistics count of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// What was asked for: the free says how much that was.
+    Request,
+    /// All that can be used.
+    Block,
 }
 
 /// What a free says that its pointer is; only hardened heaps ask.

@@ -1,90 +1,198 @@
-//! Zeroing blocks and comparing them with zero: what a hardened heap does most. For a few bytes
-//! loops that stay loops, for more the C library's functions.
+//! Zeroing blocks and comparing them with zero: what a hardened heap does most. Up to some
+//! hundred bytes wide stores and loads in line, for more the C library's function.
+//!
+//! Blocks up to 64 bytes take the same instructions whatever their size, so that a program
+//! that mixes sizes has no branch to guess: four words of 16 bytes, which overlap in a smaller
+//! block. Up to 256 bytes the same is done at both ends.
+//!
+//! ```text
+//! 64 bytes   | first | first + step |  last - step   | last  |
+//! 48 bytes   | first |  first + step = last - step   | last  |
+//! 16 bytes   |  first = first + step = last - step = last    |
+//! ```
 
 use core::mem;
 
-/// Up to here loops in line are faster than a call.
+/// Up to here [`zero_few`] and [`are_few_zero`] serve.
 pub(crate) const FEW_BYTES: usize = 256;
 
-/// What is loaded and stored at once.
+/// Up to here a loop in line is faster than a call.
+const SOME_BYTES: usize = 512;
+
+/// Bytes that are stored at once.
+const WORD: usize = 16;
+
+/// What is stored at once.
 #[cfg(target_arch = "x86_64")]
 type Wide = core::arch::x86_64::__m128i;
 #[cfg(not(target_arch = "x86_64"))]
 type Wide = u128;
 
-/// Zeroes `len` bytes, a multiple of 16.
+/// Zeroes the 16 bytes at `at`.
 ///
 /// # Safety
 ///
-/// The block is aligned to 16 bytes, has `len` bytes, and is the caller's.
+/// They are aligned to 16, and the caller's to write.
 #[inline(always)]
-pub(crate) unsafe fn zero_few(block: *mut u8, len: usize) {
+unsafe fn zero_word(at: *mut u8) {
     // SAFETY: plain bits, for which zeroes are valid.
     const ZERO: Wide = unsafe { mem::zeroed() };
-    let mut at = 0;
-    while at < len {
-        // SAFETY: by contract; `at` is a multiple of 16 below `len`. Volatile, or the
-        // compiler makes a call of the loop.
-        unsafe { block.add(at).cast::<Wide>().write_volatile(ZERO) };
-        at += size_of::<Wide>();
+    // SAFETY: by contract. Volatile, or the compiler makes calls of stores side by side.
+    unsafe { at.cast::<Wide>().write_volatile(ZERO) };
+}
+
+/// The bits of the 16 bytes at `at`, in one word.
+///
+/// # Safety
+///
+/// They are aligned to 16, and initialised.
+#[inline(always)]
+unsafe fn bits(at: *const u8) -> u64 {
+    // SAFETY: by contract.
+    let [low, high] = unsafe { at.cast::<[u64; 2]>().read() };
+    low | high
+}
+
+/// Calls `f` with words of a block of `len` bytes at `block` that cover it together.
+///
+/// # Safety
+///
+/// `len` is a multiple of 16 from 16 to [`FEW_BYTES`], and of 32 above 128; the block has so many
+/// bytes.
+#[inline(always)]
+unsafe fn for_few(block: *mut u8, len: usize, mut f: impl FnMut(*mut u8)) {
+    let last = len - WORD;
+    let step = last.min(WORD);
+    let mut at = |offset: usize| {
+        // SAFETY: in all that follows an offset is at most `last`, so inside the block.
+        f(unsafe { block.add(offset) });
+    };
+    at(0);
+    at(step);
+    at(last - step);
+    at(last);
+    if len <= 64 {
+        return;
+    }
+    // 32 bytes are done at either end; these make 64 of them.
+    at(2 * WORD);
+    at(3 * WORD);
+    at(last - 2 * WORD);
+    at(last - 3 * WORD);
+    if len <= 128 {
+        return;
+    }
+    // And these 128.
+    for words in 4..8 {
+        at(words * WORD);
+        at(last - words * WORD);
     }
 }
 
-/// Whether `len` bytes, a multiple of 16, are zero.
+/// Zeroes `len` bytes.
 ///
 /// # Safety
 ///
-/// The block is aligned to 16 bytes, and has `len` bytes that are initialised.
+/// As for [`for_few`]; the block is aligned to 16 bytes, and the caller's.
+#[inline(always)]
+pub(crate) unsafe fn zero_few(block: *mut u8, len: usize) {
+    // SAFETY: by contract.
+    unsafe { for_few(block, len, |at| zero_word(at)) };
+}
+
+/// Whether `len` bytes are zero.
+///
+/// # Safety
+///
+/// As for [`zero_few`], and all are initialised.
 #[inline(always)]
 pub(crate) unsafe fn are_few_zero(block: *mut u8, len: usize) -> bool {
-    let (mut at, mut sum) = (0, 0);
-    while at < len {
-        // SAFETY: by contract; `at` is a multiple of 16 below `len`. Volatile, or the
-        // compiler makes a hundred instructions of the loop, for blocks of a megabyte.
-        let (low, high) = unsafe {
-            let words = block.add(at).cast::<u64>();
-            (words.read_volatile(), words.add(1).read_volatile())
-        };
-        sum |= low | high;
-        at += 16;
-    }
+    let mut sum = 0;
+    // SAFETY: by contract.
+    unsafe { for_few(block, len, |at| sum |= bits(at)) };
     sum == 0
 }
 
-/// Whether `len` bytes, a multiple of 8 and at least 8, are zero.
+/// Zeroes a block of `len` bytes, more than [`FEW_BYTES`].
 ///
 /// # Safety
 ///
-/// As for [`are_few_zero`], and nobody writes to the block meanwhile.
-pub(crate) unsafe fn is_zero(block: *mut u8, len: usize) -> bool {
-    // SAFETY: by contract.
-    let words = unsafe { core::slice::from_raw_parts(block.cast::<u64>(), len / 8) };
-    // All are zero if the first is and each is like the next, which the C library's comparison
-    // finds out faster than any loop here.
-    words.first() == Some(&0) && words.get(1..) == words.get(..words.len() - 1)
+/// The block is aligned to 16 bytes, has `len` bytes, a multiple of 64, and is the caller's.
+#[inline(always)]
+pub(crate) unsafe fn zero_many(block: *mut u8, len: usize) {
+    if len > SOME_BYTES {
+        // SAFETY: by contract.
+        unsafe { block.write_bytes(0, len) };
+        return;
+    }
+    let mut at = 0;
+    while at < len {
+        for word in 0..4 {
+            // SAFETY: by contract; `at` is a multiple of 64 below `len`.
+            unsafe { zero_word(block.add(at + word * WORD)) };
+        }
+        at += 4 * WORD;
+    }
+}
+
+/// Whether `len` bytes are zero.
+///
+/// # Safety
+///
+/// As for [`zero_many`]; all are initialised, and nobody writes to the block meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn are_many_zero(block: *mut u8, len: usize) -> bool {
+    let (mut at, mut sum) = (0, 0);
+    while at < len {
+        for word in 0..4 {
+            // SAFETY: by contract; `at` is a multiple of 64 below `len`.
+            sum |= unsafe { bits(block.add(at + word * WORD)) };
+        }
+        at += 4 * WORD;
+    }
+    sum == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_byte_that_is_not_zero_is_seen_wherever_it_is() {
-        let mut memory = [u128::MAX; 34];
+    /// Zeroes and compares blocks of `len` bytes by these.
+    ///
+    /// # Safety
+    ///
+    /// They are functions of this module that serve such blocks.
+    unsafe fn check(
+        len: usize,
+        zero: unsafe fn(*mut u8, usize),
+        are_zero: unsafe fn(*mut u8, usize) -> bool,
+    ) {
+        let mut memory = vec![u128::MAX; len / 16 + 2];
         let block = memory[1..].as_mut_ptr().cast::<u8>();
-        for len in (16..=512).step_by(16) {
-            // SAFETY: `memory` has `len` bytes there and 16 behind, at a multiple of 16.
-            unsafe {
-                zero_few(block, len);
-                assert!(are_few_zero(block, len) && is_zero(block, len));
-                assert_eq!(block.add(len).read(), 0xff);
-                for at in 0..len {
-                    block.add(at).write(1);
-                    assert!(!are_few_zero(block, len) && !is_zero(block, len));
-                    block.add(at).write(0);
-                }
+        // SAFETY: `memory` has `len` bytes there and 16 behind, at a multiple of 16.
+        unsafe {
+            zero(block, len);
+            assert!(are_zero(block, len));
+            assert_eq!(block.add(len).cast::<u128>().read(), u128::MAX);
+            for at in 0..len {
+                assert_eq!(block.add(at).read(), 0);
+                block.add(at).write(1);
+                assert!(!are_zero(block, len), "byte {at} of {len}");
+                block.add(at).write(0);
             }
         }
         assert_eq!(memory[0], u128::MAX);
+    }
+
+    #[test]
+    fn one_byte_that_is_not_zero_is_seen_wherever_it_is() {
+        for len in (16..=128).step_by(16).chain((160..=256).step_by(32)) {
+            // SAFETY: lengths that they serve.
+            unsafe { check(len, |b, l| zero_few(b, l), |b, l| are_few_zero(b, l)) };
+        }
+        for len in (320..=1024).step_by(64) {
+            // SAFETY: lengths that they serve.
+            unsafe { check(len, |b, l| zero_many(b, l), |b, l| are_many_zero(b, l)) };
+        }
     }
 }

@@ -68,6 +68,20 @@ fn long_way(size: usize, align: usize, zeroed: bool) -> *mut c_void {
     })
 }
 
+/// What `malloc` does where its short way has nothing: the short way of a hardened process, which
+/// the others' has not to know of, or the long one.
+#[inline(never)]
+extern "C" fn malloc_other_way(size: usize) -> *mut c_void {
+    if size <= short_way() {
+        // SAFETY: `short_way` is at most `Arena::SHORT_BYTES`.
+        let block = unsafe { Arena::alloc_short_hardened(size) };
+        if !block.is_null() {
+            return block.cast();
+        }
+    }
+    malloc_long_way(size)
+}
+
 /// [`long_way`] of `malloc`: two arguments less to load before the jump.
 #[cold]
 #[inline(never)]
@@ -137,7 +151,7 @@ fn os_page_bytes() -> usize {
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     let block = short(size);
     if block.is_null() {
-        return malloc_long_way(size);
+        return malloc_other_way(size);
     }
     block.cast()
 }

@@ -54,17 +54,27 @@ impl ThreadCache {
         result
     }
 
-    /// [`Self::alone`], but `None`, and nothing done, where that would wait.
+    /// Begins what [`Self::alone`] does, and [`Self::leave`] must end; `false`, and nothing begun,
+    /// where that would wait. (Two functions, because the compiler does not put every closure in
+    /// line.)
     #[inline(always)]
-    pub(crate) fn unless_stopped<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+    pub(crate) fn enter(&self) -> bool {
         // Relaxed: as in `alone`.
         self.busy.store(true, Ordering::Relaxed);
         compiler_barrier();
         // Acquire: as in `alone`.
-        let result = (!self.stop.load(Ordering::Acquire)).then(f);
+        let may = !self.stop.load(Ordering::Acquire);
+        if !may {
+            self.leave();
+        }
+        may
+    }
+
+    /// Ends what [`Self::enter`] began.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
         // Release: as in `alone`.
         self.busy.store(false, Ordering::Release);
-        result
     }
 
     #[cold]
