@@ -33,14 +33,25 @@ pub(crate) struct Contents {
     chunk: ChunkWriter,
 }
 
-/// Takes a buffer that nobody owns, or maps one; `None` when there is no memory.
+/// Takes a buffer that nobody owns, or whose owner has ended, or maps one; `None` when there is no
+/// memory, or the file is lost.
 pub(crate) fn acquire() -> Option<&'static Buffer> {
-    let buffer = match all().find(|buffer| buffer.own()) {
+    let thread = file::thread();
+    let buffer = match all().find(|buffer| buffer.own(thread)) {
         Some(buffer) => buffer,
-        None => map()?,
+        // A thread whose first call is made by one of its last destructors gives nothing up. Asking is
+        // a call to the system for each thread that lives, beside one that maps.
+        None => match all().find(|buffer| buffer.inherit(thread, file::has_ended)) {
+            Some(buffer) => buffer,
+            None => map(thread)?,
+        },
     };
     // Locked by who writes all of them at the end, if at all: too late for a new thread.
     if let Some(mut locked) = buffer.lock() {
+        // What an owner has left that did not give it up.
+        if !locked.with(Contents::flush) {
+            return None;
+        }
         locked.with(Contents::begin);
     }
     Some(buffer)
@@ -52,7 +63,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Buffer> {
 }
 
 /// Maps a buffer for the caller and puts it in the list.
-fn map() -> Option<&'static Buffer> {
+fn map(thread: u32) -> Option<&'static Buffer> {
     let (protection, flags) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
@@ -76,7 +87,7 @@ fn map() -> Option<&'static Buffer> {
     // two claims that nobody has, numbers, and a chunk for which its type allows it.
     let buffer: &'static Buffer = unsafe { &*address.cast() };
     // Nobody else knows it yet.
-    buffer.own();
+    buffer.own(thread);
     BUFFERS.push(buffer);
     Some(buffer)
 }

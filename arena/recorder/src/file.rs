@@ -125,6 +125,20 @@ pub(crate) fn process() -> u32 {
     u32::try_from(unsafe { libc::getpid() }).unwrap_or(0)
 }
 
+/// The number of the calling thread, which is not 0.
+pub(crate) fn thread() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    u32::try_from(thread).unwrap_or(u32::MAX)
+}
+
+/// Whether no thread of this process has that number. Changes `errno`.
+pub(crate) fn has_ended(thread: u32) -> bool {
+    // SAFETY: signal 0 is none; the call only looks for the thread.
+    let failed = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) } != 0;
+    failed && errno() == libc::ESRCH
+}
+
 /// Writes the path into `path`, the process in place of `%p`; tells whether there was
 /// one. `None` when it is too long.
 fn expand(template: &[u8], path: &mut [u8; PATH_BYTES]) -> Option<bool> {

@@ -49,7 +49,8 @@
 //!
 //! Before Linux 4.14, a child made without `fork` and `vfork` (`_Fork`, `clone`), as sandboxes do, is
 //! not noticed: it goes on recording into its parent's file, which then does not read. A thread whose
-//! first call is made by a destructor of its own thread-local data keeps its buffer of 33 KiB.
+//! first call is made by one of the last destructors of its own thread-local data keeps its buffer until another
+//! thread looks for one.
 #![no_std]
 #![deny(unsafe_code)]
 

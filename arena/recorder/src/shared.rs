@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `next` | written before the node is in a list, and by nobody later |
 //! | `owned` | claimed by who wants the node for itself |
+//! | `owner` | 0, or the thread that owns the node: written by it, or by who inherits the node from it |
 //! | `lock` | claimed by who reads or writes `contents` |
 //! | `contents` | who has the lock |
 //!
@@ -12,7 +13,7 @@
 
 use core::ptr;
 
-use crate::sync::{AtomicBool, AtomicPtr, Ordering, UnsafeCell};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, Ordering, UnsafeCell};
 
 /// What one at a time has. Nobody waits here.
 #[repr(transparent)]
@@ -23,6 +24,7 @@ pub(crate) struct Claim(AtomicBool);
 pub(crate) struct Node<T: 'static> {
     next: AtomicPtr<Self>,
     owned: Claim,
+    owner: AtomicU32,
     lock: Claim,
     contents: UnsafeCell<T>,
 }
@@ -68,14 +70,37 @@ impl Claim {
 }
 
 impl<T: Send> Node<T> {
-    /// Makes the node the caller's, unless it is somebody's.
-    pub(crate) fn own(&self) -> bool {
-        self.owned.take()
+    /// Makes the node that of the calling `thread`, unless it is somebody's.
+    pub(crate) fn own(&self, thread: u32) -> bool {
+        let owned = self.owned.take();
+        if owned {
+            // Relaxed: a number; what the owner before did comes with the lock.
+            self.owner.store(thread, Ordering::Relaxed);
+        }
+        owned
+    }
+
+    /// Makes the node that of the calling `thread`, if its owner has ended without giving it up.
+    ///
+    /// Numbers of threads come again: an owner may be taken for one that lives, and is found later. That two
+    /// inherit from one takes a number that comes again in between; they would share a node, one at a
+    /// time.
+    pub(crate) fn inherit(&self, thread: u32, has_ended: impl FnOnce(u32) -> bool) -> bool {
+        // Relaxed, all: as in `own`.
+        let owner = self.owner.load(Ordering::Relaxed);
+        owner != 0
+            && has_ended(owner)
+            && self
+                .owner
+                .compare_exchange(owner, thread, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Gives up a node that the caller owns.
     #[cfg(not(loom))]
     pub(crate) fn disown(&self) {
+        // Relaxed: as in `own`.
+        self.owner.store(0, Ordering::Relaxed);
         self.owned.leave();
     }
 
@@ -180,6 +205,7 @@ mod models {
         Box::leak(Box::new(Node {
             next: AtomicPtr::new(ptr::null_mut()),
             owned: Claim(AtomicBool::new(true)),
+            owner: AtomicU32::new(1),
             lock: Claim(AtomicBool::new(false)),
             contents: UnsafeCell::new(Events::default()),
         }))
@@ -263,7 +289,7 @@ mod models {
                 add(node);
                 node.owned.leave_with(with.leave);
             });
-            let next = list.all().find(|node| node.own());
+            let next = list.all().find(|node| node.own(2));
             if let Some(node) = next {
                 add(node);
             }
@@ -285,6 +311,52 @@ mod models {
         the_next_owner_goes_on(Orderings {
             leave: Ordering::Relaxed,
             ..AS_BUILT
+        });
+    }
+
+    /// A thread has ended without giving its node up; two others look for one at the same time. One
+    /// of them goes on in it, where the first has stopped.
+    fn one_inherits(inherit: fn(&Node<Events>, u32) -> bool) {
+        loom::model(move || {
+            let (list, node) = (list(), node());
+            list.push_with(node, Ordering::Release);
+            keep(node, Ordering::Release);
+            let heir = move |thread| {
+                let inherits = inherit(node, thread);
+                if inherits {
+                    assert!(keep(node, Ordering::Release), "another heir is there");
+                }
+                u32::from(inherits)
+            };
+            let other = thread::spawn(move || heir(2));
+            let heirs = heir(3) + other.join().unwrap();
+            assert_eq!(heirs, 1, "not one heir");
+            let mut locked = node.lock().expect("all are done");
+            locked.with(|events| assert_eq!(events.kept, 2));
+        });
+    }
+
+    /// Of the threads of these models the first has ended.
+    fn has_ended(thread: u32) -> bool {
+        thread == 1
+    }
+
+    #[test]
+    fn loom_one_inherits() {
+        one_inherits(|node, thread| node.inherit(thread, has_ended));
+    }
+
+    /// The same with an heir that looks and then writes.
+    #[test]
+    #[should_panic(expected = "heir")]
+    fn loom_twin_an_heir_that_does_not_exchange() {
+        one_inherits(|node, thread| {
+            // Relaxed, both: as in `inherit`.
+            let inherits = has_ended(node.owner.load(Ordering::Relaxed));
+            if inherits {
+                node.owner.store(thread, Ordering::Relaxed);
+            }
+            inherits
         });
     }
 

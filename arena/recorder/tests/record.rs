@@ -346,6 +346,101 @@ fn a_child_that_the_c_library_does_not_know_of_is_not_in_the_recording() {
     assert_eq!(odd_left(&read.events), [ODD_SIZES.start]);
 }
 
+/// Threads of the C library, each of which makes its first call in the last destructor of its
+/// data, after the recorder's own.
+mod late {
+    use core::ffi::c_void;
+    use core::ptr;
+    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+    static KEY: AtomicU32 = AtomicU32::new(0);
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    /// Makes `count` threads, one after the other.
+    pub(super) fn threads(count: usize) {
+        for _ in 0..count {
+            let mut thread = 0;
+            // SAFETY: the body is a function of this program, and the number is valid for writing.
+            let failed = unsafe {
+                libc::pthread_create(&raw mut thread, ptr::null(), body, ptr::null_mut())
+            };
+            assert_eq!(failed, 0);
+            // SAFETY: created above, and joined once.
+            assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
+        }
+    }
+
+    /// Before `threads`.
+    pub(super) fn make_key() {
+        let mut key = 0;
+        // SAFETY: the key is valid for writing, and the destructor a function of this program.
+        let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(ends)) };
+        assert_eq!(failed, 0);
+        KEY.store(key, Ordering::Relaxed);
+    }
+
+    extern "C" fn body(_: *mut c_void) -> *mut c_void {
+        set(1);
+        ptr::null_mut()
+    }
+
+    fn set(round: usize) {
+        let value = ptr::without_provenance(round);
+        // SAFETY: the key was made and is never deleted.
+        unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed), value) };
+    }
+
+    unsafe extern "C" fn ends(value: *mut c_void) {
+        if value.addr() < 4 {
+            set(value.addr() + 1);
+            return;
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the size is not 0.
+        let block = unsafe { libc::malloc(super::ODD_SIZES.start + number) };
+        assert!(!block.is_null());
+        // SAFETY: allocated above, and used no more.
+        unsafe { libc::free(block) };
+    }
+}
+
+/// Also the subject of the test below.
+#[test]
+fn a_program_whose_threads_allocate_at_the_very_end() {
+    if !is_subject() {
+        return;
+    }
+    late::make_key();
+    // The C library keeps stacks and arenas of the first.
+    late::threads(50);
+    let mapped = || {
+        let statm = fs::read_to_string("/proc/self/statm").expect("there is a /proc");
+        let pages = statm.split(' ').next().expect("a number");
+        pages.parse::<usize>().expect("digits")
+    };
+    let before = mapped();
+    late::threads(200);
+    // With a buffer of its own for each thread it would be 1,800.
+    let more = mapped().saturating_sub(before);
+    assert!(more < 200, "{more} pages were mapped");
+}
+
+#[test]
+fn threads_that_allocate_at_the_very_end_leave_their_buffers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("recording");
+    let output = subject("a_program_whose_threads_allocate_at_the_very_end", &file);
+    assert!(output.status.success(), "{output:?}");
+    let read = read(&file);
+    assert!(read.ended);
+    let allocated = read.events.iter().filter_map(|(_, event)| match *event {
+        Event::Allocate { size, .. } => usize::try_from(size).ok(),
+        _ => None,
+    });
+    let sizes: Vec<usize> = allocated.filter(|size| ODD_SIZES.contains(size)).collect();
+    assert_eq!(sizes, ODD_SIZES.take(250).collect::<Vec<_>>());
+}
+
 #[test]
 fn with_a_mark_for_the_process_each_program_has_its_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
