@@ -300,6 +300,7 @@ impl Guards {
 
     /// The guarded block at `addr`, which must be in a region of this heap; `None` when no
     /// block in use starts there.
+    #[inline(never)]
     pub(crate) fn find(addr: usize) -> Option<Guarded> {
         // SAFETY: by contract, and the heap lives.
         let region = unsafe { Region::containing(addr) };

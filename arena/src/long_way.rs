@@ -185,7 +185,7 @@ unsafe fn dealloc_unsized_rare(block: *mut u8) {
                 Some(cache) if ptr::eq(core, &CORE) => CORE.dealloc_small(cache, class, block),
                 // The block's own size is a layout of its class.
                 // SAFETY: by contract.
-                _ => unsafe { dealloc_slow(block, block_size(class), 1) },
+                _ => unsafe { dealloc_rare(block, block_size(class), 1) },
             }
         }
         Place::Large(size) => {
