@@ -41,16 +41,30 @@ unsafe fn zero_word(at: *mut u8) {
     unsafe { at.cast::<Wide>().write_volatile(ZERO) };
 }
 
-/// The bits of the 16 bytes at `at`, in one word.
-///
-/// # Safety
-///
-/// They are aligned to 16, and initialised.
-#[inline(always)]
-unsafe fn bits(at: *const u8) -> u64 {
-    // SAFETY: by contract.
-    let [low, high] = unsafe { at.cast::<[u64; 2]>().read() };
-    low | high
+/// Bits that were seen, in two words side by side: the compiler makes one register of them, and
+/// puts its halves together only when the loop is over.
+#[derive(Clone, Copy)]
+struct Seen([u64; 2]);
+
+impl Seen {
+    const NONE: Self = Self([0; 2]);
+
+    /// With those of the 16 bytes at `at`.
+    ///
+    /// # Safety
+    ///
+    /// They are aligned to 16, and initialised.
+    #[inline(always)]
+    unsafe fn with(self, at: *const u8) -> Self {
+        // SAFETY: by contract.
+        let [low, high] = unsafe { at.cast::<[u64; 2]>().read() };
+        Self([self.0[0] | low, self.0[1] | high])
+    }
+
+    #[inline(always)]
+    fn is_none(self) -> bool {
+        self.0[0] | self.0[1] == 0
+    }
 }
 
 /// Calls `f` with words of a block of `len` bytes at `block` that cover it together.
@@ -107,10 +121,10 @@ pub(crate) unsafe fn zero_few(block: *mut u8, len: usize) {
 /// As for [`zero_few`], and all are initialised.
 #[inline(always)]
 pub(crate) unsafe fn are_few_zero(block: *mut u8, len: usize) -> bool {
-    let mut sum = 0;
+    let mut seen = Seen::NONE;
     // SAFETY: by contract.
-    unsafe { for_few(block, len, |at| sum |= bits(at)) };
-    sum == 0
+    unsafe { for_few(block, len, |at| seen = seen.with(at)) };
+    seen.is_none()
 }
 
 /// Zeroes a block of `len` bytes, more than [`FEW_BYTES`].
@@ -142,15 +156,15 @@ pub(crate) unsafe fn zero_many(block: *mut u8, len: usize) {
 /// As for [`zero_many`]; all are initialised, and nobody writes to the block meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn are_many_zero(block: *mut u8, len: usize) -> bool {
-    let (mut at, mut sum) = (0, 0);
+    let (mut at, mut seen) = (0, Seen::NONE);
     while at < len {
         for word in 0..4 {
             // SAFETY: by contract; `at` is a multiple of 64 below `len`.
-            sum |= unsafe { bits(block.add(at + word * WORD)) };
+            seen = unsafe { seen.with(block.add(at + word * WORD)) };
         }
         at += 4 * WORD;
     }
-    sum == 0
+    seen.is_none()
 }
 
 #[cfg(test)]

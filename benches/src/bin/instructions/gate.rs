@@ -126,7 +126,7 @@ const ROWS: [Row; 21] = [
     row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 126.0).aim(100.0),
     // What 1.3 times the default's would be is out of reach: decision 008.
     row("C, hardened, 64", HARD_64, Some(NO_PAIR), 180.0),
-    row("C, hardened, 1024", HARD_1024, Some(NO_PAIR), 520.0),
+    row("C, hardened, 1024", HARD_1024, Some(NO_PAIR), 475.0),
     row("pool, pair", BORROWED, None, 30.0),
     row("pool, owned on top", OWNED, Some(BORROWED), 6.0),
     row("pool, pair, thread 2", BORROWED_2, None, 30.0),
