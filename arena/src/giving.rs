@@ -6,6 +6,7 @@
 //! tables instead of divisions, and one comparison for what the page map and the granule's label
 //! say of nearly all of them.
 
+use core::mem;
 use core::ptr;
 
 use crate::central::{AlreadyFree, Central};
@@ -50,11 +51,12 @@ impl HeapCore {
         let span_blocks = span_blocks(class);
         let mut batch = Batch::NONE;
         let (mut elsewhere, mut returned) = (0, Returned::default());
+        let mut ahead = blocks;
         for &block in blocks {
             let addr = block.addr();
             let mut next = Batch { mask: 0, ..batch };
             if addr.wrapping_sub(batch.start) >= span_bytes {
-                let Some(span) = self.span_of_block(class, addr) else {
+                let Some(span) = self.span_of_block(class, addr, &mut ahead) else {
                     self.give_elsewhere(class, addr, &mut returned);
                     elsewhere += 1;
                     continue;
@@ -132,9 +134,15 @@ impl HeapCore {
     }
 
     /// The span of `class` that holds `addr`; `None` if a guest of the class starts there, or
-    /// a sample of the heap profile. Ends the process when there is none of these.
+    /// a sample of the heap profile. Ends the process when there is none of these. The first time
+    /// that the tables of guests must be asked, they are for all blocks of `ahead`.
     #[inline]
-    fn span_of_block(&self, class: ClassIndex, addr: usize) -> Option<&'static Span> {
+    fn span_of_block(
+        &self,
+        class: ClassIndex,
+        addr: usize,
+        ahead: &mut &[*mut u8],
+    ) -> Option<&'static Span> {
         let Some(segment) = self.segment_of(addr) else {
             die(Misuse::Foreign, addr)
         };
@@ -143,7 +151,19 @@ impl HeapCore {
                 return Some(span);
             }
         }
+        self.look_ahead(mem::take(ahead));
         span_of_lent(segment, class, addr)
+    }
+
+    /// Fetches the entries of `blocks` in the tables of guests, all at once: one by one, each is a
+    /// cache miss that the next waits for.
+    #[cold]
+    fn look_ahead(&self, blocks: &[*mut u8]) {
+        for block in blocks {
+            if let Some(segment) = self.segment_of(block.addr()) {
+                segment.guests.touch(block.addr());
+            }
+        }
     }
 }
 

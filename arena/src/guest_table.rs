@@ -90,6 +90,13 @@ impl GuestTable {
         self.entry(addr)?.get()
     }
 
+    /// Reads the entry for `addr` and does not wait for it.
+    pub(crate) fn touch(&self, addr: usize) {
+        if let Some(entry) = self.entry(addr) {
+            entry.touch();
+        }
+    }
+
     /// Forgets the guest that starts at `addr`, if it is one of `class`. Of several threads
     /// that give it back, one gets `true`.
     pub(crate) fn take(&self, addr: usize, class: ClassIndex) -> bool {

@@ -150,6 +150,12 @@ impl GuestEntry {
         (index < CLASS_COUNT).then(|| ClassIndex::new(index))
     }
 
+    /// Reads it, so that it is at hand soon.
+    pub(crate) fn touch(&self) {
+        // Relaxed: the value is not used.
+        core::hint::black_box(self.0.load(Ordering::Relaxed));
+    }
+
     /// Forgets the guest, if it is one of `class`. Of several threads that give it back, one
     /// gets `true`.
     pub(crate) fn take(&self, class: ClassIndex) -> bool {
