@@ -18,7 +18,8 @@ use crate::segment::Segment;
 use crate::size_class::{block_at, block_size, span_blocks, span_granules};
 use crate::span::{Kind, Span};
 use crate::sync::Ordering;
-use crate::units::{ClassIndex, GRANULE_BYTES};
+use crate::thread_cache::{Aside, ThreadCache};
+use crate::units::{ClassIndex, GRANULE_BYTES, MagazineIndex};
 
 /// Blocks of one word of one span that are about to be given back.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +112,21 @@ impl HeapCore {
                 die(Misuse::DoubleFree, batch.start + first * block_size(class))
             }
         }
+    }
+
+    /// Sets the older half of the full magazine of `class` aside. Inside `alone`.
+    pub(crate) fn set_aside(&self, cache: &ThreadCache, class: ClassIndex) -> Aside {
+        let magazine = Some(MagazineIndex::of(class));
+        let view = cache.magazines.view();
+        let is_known = |addr| {
+            view.magazine_of(addr) == magazine
+                || self
+                    .segment_of(addr)
+                    .is_some_and(|segment| segment.is_kind(addr, Kind::Blocks(class)))
+        };
+        // SAFETY: the window and the label say so of granules of the class alone (W1, G2), and
+        // these are readable and writable.
+        unsafe { cache.set_aside(class, self.room(), is_known) }
     }
 
     /// Gives a block back for which [`Self::span_of_block`] found no span.

@@ -90,6 +90,7 @@ impl HeapCore {
             let count = unsafe { cache.harvest(class, &mut blocks, &self.cacheable) };
             self.give_blocks(class, blocks.get(..count).unwrap_or_default());
         }
+        self.empty_depot(cache);
         self.give_up_runs(cache);
     }
 

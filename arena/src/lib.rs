@@ -188,6 +188,8 @@ mod cache_store;
 #[expect(unsafe_code, reason = "handles a signal as the system asks")]
 mod crash;
 #[cfg(not(loom))]
+mod depot;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "gives blocks that it holds back to their spans")]
 mod giving;
 #[cfg(not(loom))]

@@ -115,9 +115,14 @@ impl Magazines {
     /// The magazine for the block at `addr`; `None` outside of what the thread sees.
     #[inline(always)]
     pub(crate) fn magazine_of(&self, addr: usize) -> Option<MagazineIndex> {
+        self.view().magazine_of(addr)
+    }
+
+    /// What the thread sees of the window.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View {
         // SAFETY: nobody writes while a thread has the cache (`set_view`).
-        let view = self.view.with_mut(|own| unsafe { own.read() });
-        view.magazine_of(addr)
+        self.view.with_mut(|own| unsafe { own.read() })
     }
 
     /// Takes the block that was pushed last, or null.

@@ -22,6 +22,7 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
+use crate::central::Central;
 use crate::config::Builder;
 use crate::crash;
 use crate::faults::Os;
@@ -262,13 +263,18 @@ unsafe extern "C" fn before_fork() {
 fn for_each_lock(core: &HeapCore, f: fn(&RawLock)) {
     f(core.shared.raw());
     f(core.caches.raw());
-    core.centrals
-        .iter()
-        .for_each(|central| f(central.raw_lock()));
+    for_each_class(&core.centrals, f);
     f(core.pages.raw());
     f(core.big.raw());
     f(core.guards.raw_lock());
     f(core.options.raw_lock());
+}
+
+/// A function of its own that is not worth the room which unrolling it takes, four times.
+#[cold]
+#[inline(never)]
+fn for_each_class(centrals: &[Central], f: fn(&RawLock)) {
+    centrals.iter().for_each(|central| f(central.raw_lock()));
 }
 
 /// What the child has to do besides [`after_fork`]: there is one thread left.

@@ -80,6 +80,12 @@ pub(crate) const fn most_cached(committed: usize) -> usize {
     }
 }
 
+/// Bytes of free blocks that one of `threads` thread caches may have room for, where `most` is what
+/// one alone may: they share, down to a quarter.
+pub(crate) fn most_cached_by_one(most: usize, threads: usize) -> usize {
+    most / threads.clamp(1, 4)
+}
+
 /// Whether free OS pages inside part-used spans are to be purged before a heap of
 /// `committed` granules grows: when `free` granules' worth of resident free blocks lie in
 /// spans, and the last sweep left `swept`.

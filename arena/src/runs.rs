@@ -4,6 +4,7 @@
 use core::ptr;
 
 use crate::heap_core::HeapCore;
+use crate::page_heap::MAX_RUN_BYTES;
 use crate::run_cache::{KeptRun, MAX_KEPT_BYTES};
 use crate::segment::Segment;
 use crate::thread_cache::ThreadCache;
@@ -31,6 +32,10 @@ impl HeapCore {
                 unsafe { block.write_bytes(0, size) };
             }
             return block;
+        }
+        if cache.depot.bytes() > 0 && size <= MAX_RUN_BYTES {
+            // Small blocks that nobody has may make a run.
+            cache.alone(|| self.empty_depot(cache));
         }
         let block = self.alloc_large(size, align, contents);
         if !block.is_null() || !cache.alone(|| self.give_up_runs(cache)) {

@@ -3,12 +3,14 @@
 
 use core::ptr;
 
+use crate::depot::{self, BATCH};
 use crate::heap_core::HeapCore;
 use crate::magazines::Push;
+use crate::os;
 use crate::purge;
-use crate::size_class::magazine_capacity;
+use crate::size_class::{magazine_capacity, span_blocks};
 use crate::sync::Ordering;
-use crate::thread_cache::{MAX_BATCH, Room, ThreadCache};
+use crate::thread_cache::{Aside, MAX_BATCH, Room, ThreadCache};
 use crate::units::{ClassIndex, GRANULE_SHIFT};
 
 /// Slow paths of a thread after which it may look for room that its other magazines do
@@ -32,6 +34,16 @@ impl HeapCore {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
         let visits = self.visit(cache);
         cache.close_holes(class);
+        if cache.depot.bytes() > 0 {
+            let block = cache.take_back(class);
+            if !block.is_null() {
+                return block;
+            }
+            if self.is_exhausted(class) {
+                // A span more is wanted: what others of the thread's classes hold may be one.
+                self.empty_depot(cache);
+            }
+        }
         let want = match cache.allowance(class) {
             0 => {
                 self.widen(cache, class, visits);
@@ -55,6 +67,7 @@ impl HeapCore {
         let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
             return ptr::null_mut();
         };
+        cache.depot.note_fetched(class, got);
         cache.fill(class, rest);
         first
     }
@@ -80,10 +93,7 @@ impl HeapCore {
         }
         let is_full = cache.len(class) >= cache.allowance(class);
         if is_full && !self.widen(cache, class, visits) {
-            let mut blocks = [ptr::null_mut(); MAX_BATCH];
-            let half = cache.len(class).div_ceil(2).min(MAX_BATCH);
-            let count = cache.drain(class, blocks.get_mut(..half).unwrap_or_default());
-            self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+            self.lower(cache, class);
             self.tick();
         }
         if cache.push(class, block) == Push::Full {
@@ -92,13 +102,63 @@ impl HeapCore {
         }
     }
 
-    /// Counts a slow path; gives up runs that were not wanted for a while. Inside `alone`.
+    /// Sets the older half of a full magazine aside, or gives it back to the spans.
+    #[inline(never)]
+    fn lower(&self, cache: &ThreadCache, class: ClassIndex) {
+        if !self.hardened && !cache.is_shared() {
+            match self.set_aside(cache, class) {
+                Aside::Done => return,
+                Aside::Full => {}
+                // The bits of the spans know if it was freed before.
+                Aside::Odd => self.empty_depot(cache),
+            }
+        }
+        let mut blocks = [ptr::null_mut(); MAX_BATCH];
+        let half = cache.len(class).div_ceil(2).min(MAX_BATCH);
+        let count = cache.drain(class, blocks.get_mut(..half).unwrap_or_default());
+        self.give_blocks(class, blocks.get(..count).unwrap_or_default());
+    }
+
+    /// Counts a slow path; gives up what was not wanted for a while. Inside `alone`.
     fn visit(&self, cache: &ThreadCache) -> usize {
         let visits = cache.visit();
-        if visits % REGROUP_VISITS == 0 && cache.runs.take_idle() {
-            self.give_up_runs(cache);
+        if visits % REGROUP_VISITS == 0 {
+            if cache.runs.take_idle() {
+                self.give_up_runs(cache);
+            }
+            if cache.depot.bytes() > 0 && cache.depot.is_time(os::now_ms()) {
+                self.give_back(cache, |class| cache.depot.take_unwanted(class));
+            }
         }
         visits
+    }
+
+    /// Whether the spans of `class` have no free block, as far as counts show.
+    fn is_exhausted(&self, class: ClassIndex) -> bool {
+        let central = self.centrals.get(class.get());
+        central.is_none_or(|central| central.outside() >= central.spans() * span_blocks(class))
+    }
+
+    /// Gives all blocks of the depot back to their spans, and its room. Inside `alone`, or during
+    /// a harvest.
+    pub(crate) fn empty_depot(&self, cache: &ThreadCache) {
+        if cache.depot.bytes() > 0 {
+            self.give_back(cache, |_| usize::MAX);
+        }
+    }
+
+    /// Gives as many batches of each class back to their spans as `batches` says.
+    #[cold]
+    fn give_back(&self, cache: &ThreadCache, batches: impl Fn(ClassIndex) -> usize) {
+        let mut blocks = [ptr::null_mut(); BATCH];
+        for class in ClassIndex::all().take_while(|&class| depot::is_wanted(class)) {
+            let mut left = batches(class);
+            while left > 0 && cache.take_aside(class, &mut blocks) {
+                self.give_blocks(class, &blocks);
+                left -= 1;
+            }
+        }
+        cache.give_up_depot_room(&self.cacheable);
     }
 
     /// Lets the magazine of `class` hold more; `false` when it stays. Inside `alone`.
@@ -123,8 +183,10 @@ impl HeapCore {
     pub(crate) fn room(&self) -> Room<'_> {
         // Relaxed: a count for the policy.
         let committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
+        // Relaxed: as above.
+        let threads = self.owners.load(Ordering::Relaxed);
         Room {
-            each: self.options.thread_cache(),
+            each: purge::most_cached_by_one(self.options.thread_cache(), threads),
             all: purge::most_cached(committed),
             taken: &self.cacheable,
         }
@@ -153,6 +215,7 @@ impl HeapCore {
                 self.give_blocks(class, blocks.get(..count).unwrap_or_default());
             }
         }
+        self.empty_depot(cache);
         self.give_up_runs(cache);
     }
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::block_state::STATES_BYTES;
+use crate::depot;
 use crate::guest_table::TABLE_BYTES;
 use crate::heap_core::HeapCore;
 use crate::lend::Fit;
@@ -11,7 +12,7 @@ use crate::size_class::{block_size, span_blocks};
 use crate::span::{Kind, Span, count_free, full_word};
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
-use crate::thread_cache::{CACHE_BYTES, free_entries};
+use crate::thread_cache::{OWN_BYTES, free_entries};
 use crate::units::{CLASS_COUNT, ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, SEGMENT_GRANULES};
 
 /// An invariant that does not hold.
@@ -50,15 +51,17 @@ impl HeapCore {
         let mut requested = 0usize;
         let mut caches = 0;
         let mut kept = 0;
+        let mut aside = 0;
         self.caches.with(|store| {
             requested = store.settled();
             caches = store.caches();
             store.for_each(|cache| {
                 requested = requested.wrapping_add(cache.magazines.account.read());
                 kept += cache.runs.bytes();
+                aside += cache.depot.touched() * depot::SLOTS_BYTES;
                 for class in ClassIndex::all() {
                     if let Some(slot) = cached.get_mut(class.get()) {
-                        *slot += cache.len(class);
+                        *slot += cache.len(class) + cache.depot.blocks(class);
                     }
                 }
                 cache.quarantine.for_each_class(|class| {
@@ -106,7 +109,7 @@ impl HeapCore {
         // Relaxed: a number.
         let tables = self.lending.tables.load(Ordering::Relaxed) * TABLE_BYTES;
         let headers = segments * HEADER_GRANULES * GRANULE_BYTES;
-        stats.metadata = headers + tables + caches * CACHE_BYTES;
+        stats.metadata = headers + tables + caches * OWN_BYTES + aside;
         if self.hardened {
             stats.metadata += segments * STATES_BYTES;
         }
@@ -182,7 +185,8 @@ impl HeapCore {
                 let free: usize = ClassIndex::all()
                     .map(|class| free_entries(class) * block_size(class))
                     .sum();
-                let most = cache.allowed().saturating_sub(cache.runs.room()) + free;
+                let others = cache.runs.room() + cache.depot.room();
+                let most = cache.allowed().saturating_sub(others) + free;
                 allowed += cache.allowed();
                 runs += cache.runs.len();
                 if result.is_ok() {
@@ -191,6 +195,16 @@ impl HeapCore {
                 let (bytes, room) = (cache.runs.bytes(), cache.runs.room());
                 if result.is_ok() {
                     result = check(bytes <= room, "R2: kept runs are bounded", bytes);
+                }
+                let bytes: usize = ClassIndex::all()
+                    .map(|class| cache.depot.blocks(class) * block_size(class))
+                    .sum();
+                let (counted, room) = (cache.depot.bytes(), cache.depot.room());
+                if result.is_ok() {
+                    let holds = bytes == counted && bytes <= room;
+                    result = check(holds, "D3: the depot is counted and bounded", bytes);
+                    let whole = check(cache.depot.is_whole(), "D1: batches are in one list", 0);
+                    result = result.and(whole);
                 }
             });
         });

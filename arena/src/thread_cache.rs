@@ -9,8 +9,8 @@
 //! ```
 //!
 //! After Bonwick and Adams, "Magazines and Vmem" (2001), and the thread caches of
-//! jemalloc; ours has no second magazine and no depot, because the middle tier takes and
-//! gives blocks 64 at a time.
+//! jemalloc. Behind the magazines is the thread's own `depot`; there is no depot that threads
+//! share.
 //!
 //! Invariants:
 //! - T1: `base + holes <= top <= limit <= base + capacity`, for every class.
@@ -26,6 +26,7 @@
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
+use crate::depot::{BATCH, Depot, MAX_BATCHES, SLOTS_BYTES};
 use crate::magazines::{Magazines, Push};
 use crate::quarantine::Quarantine;
 use crate::run_cache::RunCache;
@@ -35,7 +36,10 @@ use crate::sync::{
 };
 use crate::units::{CLASS_COUNT, ClassIndex, MagazineIndex};
 
+mod depot;
 mod freeze;
+
+pub(crate) use depot::Aside;
 
 /// Entries that a magazine gets when it first grows.
 const FIRST_LIMIT: usize = 8;
@@ -92,6 +96,8 @@ pub(crate) struct ThreadCache {
     pub(crate) magazines: Magazines,
     /// Freed blocks of whole granules.
     pub(crate) runs: RunCache,
+    /// Freed small blocks beyond the magazines; they lie in `aside`.
+    pub(crate) depot: Depot,
     /// Whether the owner is on a slow path (it writes, the harvest reads).
     busy: AtomicBool,
     /// Whether it is to wait before the next (the harvest writes, the owner reads).
@@ -121,15 +127,19 @@ pub(crate) struct ThreadCache {
     /// Whether every operation is inside `alone` (`lock`).
     exclusive: AtomicBool,
     slots: UnsafeCell<[*mut u8; SLOTS]>,
+    /// The batches of the depot.
+    aside: UnsafeCell<[*mut u8; MAX_BATCHES * BATCH]>,
     /// A hardened heap's freed blocks; last, so that others do not touch it.
     pub(crate) quarantine: Quarantine,
 }
 
-// SAFETY: `slots` is touched by the owning thread alone (T3); the rest is atomic.
+// SAFETY: `slots` and `aside` are touched by the owning thread alone (T3, D4); the rest is atomic.
 unsafe impl Sync for ThreadCache {}
 
 /// Bytes of a cache; a multiple of 4096 by its alignment.
 pub(crate) const CACHE_BYTES: usize = size_of::<ThreadCache>();
+/// The same without the batches of the depot.
+pub(crate) const OWN_BYTES: usize = CACHE_BYTES - MAX_BATCHES * SLOTS_BYTES;
 
 impl ThreadCache {
     /// Makes the magazines empty.
@@ -155,6 +165,7 @@ impl ThreadCache {
         // Relaxed: published with the cache.
         cache.allowed.store(0, Ordering::Relaxed);
         cache.runs.set_room(0);
+        cache.depot.set_room(0);
         cache.home.store(ptr::null_mut(), Ordering::Relaxed);
         cache.shared.store(false, Ordering::Relaxed);
         cache.exclusive.store(false, Ordering::Relaxed);
@@ -464,4 +475,4 @@ fn claim(room: Room<'_>, bytes: usize) -> bool {
     true
 }
 
-const _: () = assert!(CACHE_BYTES <= 48 * 1024 && MAX_ENTRIES <= 255);
+const _: () = assert!(OWN_BYTES <= 48 * 1024 && MAX_ENTRIES <= 255);

@@ -134,6 +134,7 @@ impl ThreadCache {
             .map(|class| self.len(class).saturating_sub(1) * block_size(class))
             .sum::<usize>()
             + self.runs.bytes()
+            + self.depot.bytes()
             + self.quarantine_bytes()
     }
 

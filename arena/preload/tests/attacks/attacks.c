@@ -106,7 +106,7 @@ static int read_again(char *p) {
     return zero ? ZEROES : 0;
 }
 static int write_again(char *p, size_t size) { p[8] = 'y'; done(); work(size); return 0; }
-static int resize_again(char *p) { (void)!realloc(p, 2 * SMALL); done(); work(SMALL); return 0; }
+static int resize_again(char *p) { (void)!realloc(p, 2 * SMALL); done(); work(SMALL); malloc_trim(0); return 0; }
 
 #define DOUBLE(state, size) static int double_##state(void) { return free_again(state(), size); }
 DOUBLE(just_freed, SMALL)

@@ -1,0 +1,193 @@
+//! Blocks on their way between a thread's magazines and its depot, a batch at a time. All of it
+//! inside `alone`, without holes, or during a harvest that found the owner elsewhere.
+//!
+//! A block that is set aside has a *mark* in its first word, which is taken away before anybody
+//! gets the block. A block that is to be set aside and has its mark already was freed twice, unless
+//! the program keeps what looks like one there: so the depot goes back to the spans and then the
+//! blocks, and the bits know for certain.
+
+use core::{ptr, slice};
+
+use super::{MAX_ENTRIES, Room, ThreadCache, claim};
+use crate::depot::{self, BATCH};
+use crate::size_class::block_size;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::units::ClassIndex;
+
+const _: () = assert!(2 * BATCH == MAX_ENTRIES);
+
+/// What became of blocks that were to be set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// They are in the depot.
+    Done,
+    /// Nothing was done: the depot is not for them, or has no room.
+    Full,
+    /// Nothing was done: one of them is not what it should be, as far as its address and its mark
+    /// show. It may be in the depot already.
+    Odd,
+}
+
+/// Makes the mark of an address: no pointer, no small number, no text.
+const MARK: usize = 0xb51c_0d9e_f3a7_8be2;
+
+impl ThreadCache {
+    /// Sets the older half of the full magazine of `class` aside.
+    ///
+    /// # Safety
+    ///
+    /// `is_known` says `true` only of addresses in granules of spans of `class`, of the heap that
+    /// the cache belongs to.
+    pub(crate) unsafe fn set_aside(
+        &self,
+        class: ClassIndex,
+        room: Room<'_>,
+        is_known: impl Fn(usize) -> bool,
+    ) -> Aside {
+        if self.len(class) != MAX_ENTRIES
+            || !depot::is_wanted(class)
+            || !self.depot.has_credit(class)
+            || !self.widen_depot(depot::batch_bytes(class), room)
+        {
+            return Aside::Full;
+        }
+        let base = self.base(class);
+        // SAFETY: the magazine has two batches of entries, which nobody else touches (T3).
+        let blocks = unsafe { slice::from_raw_parts(base, BATCH) };
+        // SAFETY: by contract.
+        if !unsafe { mark_all(class, blocks, is_known) } {
+            return Aside::Odd;
+        }
+        let Some(slots) = self.depot.add(class).map(|batch| self.batch_slots(batch)) else {
+            // SAFETY: they were marked just now.
+            unsafe { unmark_all(blocks) };
+            return Aside::Full;
+        };
+        // SAFETY: a vacant batch has its slots to itself (D1). The newer half of the magazine moves
+        // down in it (T1, T3).
+        unsafe {
+            ptr::copy_nonoverlapping(base, slots, BATCH);
+            ptr::copy_nonoverlapping(base.add(BATCH), base, BATCH);
+            self.set_top(class, base.add(BATCH));
+        }
+        Aside::Done
+    }
+
+    /// Fills the empty magazine of `class` with the batch that was set aside last, but for one
+    /// block, which it returns; null if there is none, or the magazine may not hold it.
+    pub(crate) fn take_back(&self, class: ClassIndex) -> *mut u8 {
+        if self.allowance(class) + 1 < BATCH {
+            return ptr::null_mut();
+        }
+        let Some(batch) = self.depot.take(class) else {
+            return ptr::null_mut();
+        };
+        let (base, slots) = (self.base(class), self.batch_slots(batch));
+        self.depot.note_fetched(class, BATCH);
+        // SAFETY: the batch's slots hold as many marked blocks of the class (D2), which are the
+        // magazine's from now on; it is empty and has room for one less (T1, T3).
+        unsafe {
+            unmark_all(slice::from_raw_parts(slots, BATCH));
+            ptr::copy_nonoverlapping(slots, base, BATCH - 1);
+            self.set_top(class, base.add(BATCH - 1));
+            slots.add(BATCH - 1).read()
+        }
+    }
+
+    /// Takes a batch of `class` out of the depot; `false` if there is none.
+    pub(crate) fn take_aside(&self, class: ClassIndex, out: &mut [*mut u8; BATCH]) -> bool {
+        let Some(batch) = self.depot.take(class) else {
+            return false;
+        };
+        // SAFETY: the batch's slots hold as many marked blocks, which are the caller's from now
+        // on (D2).
+        unsafe {
+            ptr::copy_nonoverlapping(self.batch_slots(batch), out.as_mut_ptr(), BATCH);
+            unmark_all(out);
+        }
+        true
+    }
+
+    /// Makes room in the depot for `added` bytes more than it holds; `false` when there is none.
+    fn widen_depot(&self, added: usize, room: Room<'_>) -> bool {
+        let wanted = self.depot.bytes() + added;
+        let more = wanted.saturating_sub(self.depot.room());
+        // Relaxed: as in `grow`.
+        let sum = self.allowed.load(Ordering::Relaxed) + more;
+        if sum > room.each || !claim(room, more) {
+            return false;
+        }
+        self.allowed.store(sum, Ordering::Relaxed);
+        self.depot.set_room(wanted.max(self.depot.room()));
+        true
+    }
+
+    /// Gives up the room of the depot that is not used.
+    pub(crate) fn give_up_depot_room(&self, taken: &AtomicUsize) {
+        let less = self.depot.room() - self.depot.bytes();
+        if less > 0 {
+            // Relaxed: as in `grow`.
+            let sum = self.allowed.load(Ordering::Relaxed) - less;
+            self.allowed.store(sum, Ordering::Relaxed);
+            taken.fetch_sub(less, Ordering::Relaxed);
+            self.depot.set_room(self.depot.bytes());
+        }
+    }
+
+    /// The slots of a batch.
+    fn batch_slots(&self, batch: usize) -> *mut *mut u8 {
+        // SAFETY: batches are below `MAX_BATCHES`, so inside of `aside`.
+        self.aside
+            .with_mut(|slots| unsafe { slots.cast::<*mut u8>().add(batch * BATCH) })
+    }
+}
+
+/// The mark of `block`.
+fn mark_of(block: *mut u8) -> usize {
+    block.addr() ^ MARK
+}
+
+/// Marks `blocks` of `class`; `false`, with no mark left, if one is not what it should be.
+///
+/// # Safety
+///
+/// As for [`ThreadCache::set_aside`], and the blocks are the caller's, as far as they are blocks.
+unsafe fn mark_all(
+    class: ClassIndex,
+    blocks: &[*mut u8],
+    is_known: impl Fn(usize) -> bool,
+) -> bool {
+    // Spans start on granules, so blocks are as aligned as their size is.
+    let misaligned = (block_size(class) & block_size(class).wrapping_neg()) - 1;
+    for (at, &block) in blocks.iter().enumerate() {
+        let mut is_good = is_known(block.addr()) && block.addr() & misaligned == 0;
+        if is_good {
+            let word = block.cast::<usize>();
+            // SAFETY: in a granule of the class, so mapped, and a multiple of 8: the word lies in
+            // that granule; a free block is the caller's to write to. What looks like a mark and is
+            // none goes, so that it is found once.
+            unsafe {
+                is_good = word.read() != mark_of(block);
+                word.write(if is_good { mark_of(block) } else { 0 });
+            }
+        }
+        if !is_good {
+            // SAFETY: those before it were marked.
+            unsafe { unmark_all(blocks.get(..at).unwrap_or_default()) };
+            return false;
+        }
+    }
+    true
+}
+
+/// Takes the marks of `blocks` away.
+///
+/// # Safety
+///
+/// They have some: [`mark_all`] has looked at them.
+unsafe fn unmark_all(blocks: &[*mut u8]) {
+    for &block in blocks {
+        // SAFETY: by contract a block that is the caller's.
+        unsafe { block.cast::<usize>().write(0) };
+    }
+}
