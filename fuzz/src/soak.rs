@@ -28,6 +28,9 @@ use crate::poison::{self, PoisonedRanges};
 /// Blocks that a thread keeps at once.
 const KEPT_BLOCKS: usize = 400;
 
+/// Blocks that a thread allocates at once, now and then.
+const BURST_BLOCKS: usize = 600;
+
 /// Blocks on their way to one thread.
 const CHANNEL_BLOCKS: usize = 256;
 
@@ -221,7 +224,8 @@ impl<'s> Worker<'s> {
             450..750 => self.free_one(),
             750..850 => self.hand_over(),
             850..950 => self.take_delivery(),
-            950..996 => self.realloc(),
+            950..995 => self.realloc(),
+            995 => self.burst(),
             996..999 => self.cache.flush(),
             _ => {
                 self.cache = self
@@ -282,6 +286,22 @@ impl<'s> Worker<'s> {
         }
         // SAFETY: the parcel was the only handle to a live block of the heap.
         unsafe { self.cache.dealloc(parcel.ptr, parcel.layout) };
+    }
+
+    /// Allocates more blocks of one size than a magazine holds, and frees them all.
+    fn burst(&mut self) {
+        let layout = crate::op::layout_of(8 << self.random.usize(..8), 8);
+        let kept = self.kept.len();
+        for _ in 0..BURST_BLOCKS {
+            let ptr = self.cache.alloc(layout);
+            assert!(!ptr.is_null(), "no block for {layout:?}");
+            poison::unpoison(ptr.addr(), layout.size());
+            self.done.allocated += 1;
+            self.keep(ptr, layout);
+        }
+        let mut burst = self.kept.split_off(kept);
+        self.random.shuffle(&mut burst);
+        burst.into_iter().for_each(|parcel| self.free(parcel));
     }
 
     fn hand_over(&mut self) {
