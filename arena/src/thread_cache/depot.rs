@@ -4,7 +4,7 @@
 //! A block that is set aside has a *mark* in its first word, which is taken away before anybody
 //! gets the block. A block that is to be set aside and has its mark already was freed twice, unless
 //! the program keeps what looks like one there: so the depot goes back to the spans and then the
-//! blocks, and the bits know for certain. Under AddressSanitizer, which sees uses of free blocks itself,
+//! blocks, and the bits know for certain. Under `ASan`, which sees uses of free blocks itself,
 //! there are no marks.
 
 use core::{ptr, slice};

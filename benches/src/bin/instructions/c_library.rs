@@ -62,20 +62,30 @@ pub(super) fn pairs(functions: Functions, size: usize, count: usize) {
     }
 }
 
-/// A hundred blocks, then freed in the order of their making; a turn is one of them.
+/// `LIVE` blocks, then freed in steps of `STEP`, a number that has no factor in common with `LIVE`: 1
+/// is the order of their making. A turn is one of them.
 #[inline(never)]
-pub(super) fn hundreds(functions: Functions, size: usize, count: usize) {
+pub(super) fn batches<const LIVE: usize, const STEP: usize>(
+    functions: Functions,
+    size: usize,
+    count: usize,
+) {
     let Functions { malloc, free, .. } = black_box(functions);
-    let mut blocks = [ptr::null_mut(); 100];
-    for _ in 0..count / blocks.len() {
+    let mut blocks = [ptr::null_mut(); LIVE];
+    for _ in 0..count / LIVE {
         for block in &mut blocks {
             // SAFETY: malloc may be called with any size.
             *block = unsafe { malloc(size) };
         }
         black_box(&mut blocks);
-        for block in blocks {
-            // SAFETY: the block came from malloc above and is freed once.
-            unsafe { free(block) };
+        let mut next = 0;
+        for _ in 0..LIVE {
+            // SAFETY: the block came from malloc above, and each is freed once.
+            unsafe { free(blocks[next]) };
+            next += STEP;
+            if next >= LIVE {
+                next -= LIVE;
+            }
         }
     }
 }

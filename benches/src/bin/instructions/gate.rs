@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::count::{NoCount, Preload, per_turn};
 use super::{arena, c_library, pool, store};
-use c_library::{EMPTY, LOADED};
+use c_library::{EMPTY, Functions, LOADED};
 
 /// Turns of the shorter run; many times what lies between two visits of a slow path.
 const PAIRS: usize = 1 << 18;
@@ -80,13 +80,24 @@ const C_1024: Way = preloaded("c-1024", |n| c_library::pairs(LOADED, 1024, n));
 const HARD_64: Way = hardened("hard-64", |n| c_library::pairs(LOADED, 64, n));
 const HARD_1024: Way = hardened("hard-1024", |n| c_library::pairs(LOADED, 1024, n));
 const NO_PAIR: Way = own("no-pair", PAIRS, |n| c_library::pairs(EMPTY, 64, n));
-const HUNDRED_64: Way = preloaded("hundred-64", |n| c_library::hundreds(LOADED, 64, n));
-const HUNDRED_1024: Way = preloaded("hundred-1024", |n| c_library::hundreds(LOADED, 1024, n));
-const NO_HUNDRED: Way = own("no-hundred", PAIRS, |n| c_library::hundreds(EMPTY, 64, n));
+const HUNDRED_64: Way = preloaded("hundred-64", |n| hundred(LOADED, 64, n));
+const HUNDRED_1024: Way = preloaded("hundred-1024", |n| hundred(LOADED, 1024, n));
+const NO_HUNDRED: Way = own("no-hundred", PAIRS, |n| hundred(EMPTY, 64, n));
+const THOUSANDS: Way = preloaded("thousands", |n| thousands(LOADED, n));
+const NO_THOUSANDS: Way = own("no-thousands", PAIRS, |n| thousands(EMPTY, n));
 const CALLOC: Way = preloaded("calloc", |n| c_library::zeroed(LOADED, n));
 const NO_CALLOC: Way = own("no-calloc", PAIRS, |n| c_library::zeroed(EMPTY, n));
 const REALLOC: Way = preloaded("realloc", |n| c_library::grown(LOADED, n));
 const NO_REALLOC: Way = own("no-realloc", PAIRS, |n| c_library::grown(EMPTY, n));
+
+fn hundred(functions: Functions, size: usize, count: usize) {
+    c_library::batches::<100, 1>(functions, size, count);
+}
+
+/// More than a magazine holds, freed in an order that has nothing to do with where they lie.
+fn thousands(functions: Functions, count: usize) {
+    c_library::batches::<5000, 1777>(functions, 64, count);
+}
 
 /// What is counted for `way`, less what is counted for `without`.
 const fn row(name: &'static str, way: Way, without: Option<Way>, limit: f64) -> Row {
@@ -109,7 +120,7 @@ impl Row {
 }
 
 // The arena's limits are what was counted and 2 or 3 % more.
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 22] = [
     row("Rust, Box, 16", BOX_16, None, 25.0).aim(22.0),
     row("Rust, Box, 64", BOX_64, None, 25.0).aim(22.0),
     row("Rust, Box, 1024", BOX_1024, None, 25.0).aim(22.0),
@@ -121,6 +132,7 @@ const ROWS: [Row; 21] = [
     row("C, pair, 1024", C_1024, Some(NO_PAIR), 34.0).aim(30.0),
     row("C, 100 live, 64", HUNDRED_64, Some(NO_HUNDRED), 34.0).aim(30.0),
     row("C, 100 live, 1024", HUNDRED_1024, Some(NO_HUNDRED), 34.0).aim(45.0),
+    row("C, 5,000 live, 64", THOUSANDS, Some(NO_THOUSANDS), 79.0),
     row("C, calloc, 64", CALLOC, Some(NO_CALLOC), 52.0).aim(50.0),
     // 116, or 123 where the compiler does not draw in one call.
     row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 126.0).aim(100.0),
