@@ -140,11 +140,13 @@ impl Magazines {
     /// Adds a free block.
     #[inline(always)]
     pub(crate) fn push(&self, index: MagazineIndex, block: *mut u8) -> Push {
+        // Loaded once, here, for all that follows.
+        let top = self.top(index);
         // SAFETY: as in `pop`.
-        if unsafe { self.top(index).sub(1).read() } == block {
+        if unsafe { top.sub(1).read() } == block {
             return Push::Twice;
         }
-        if self.push_unasked(index, block) {
+        if self.push_at(index, top, block) {
             Push::Done
         } else {
             Push::Full
@@ -155,7 +157,12 @@ impl Magazines {
     /// limit.
     #[inline(always)]
     pub(crate) fn push_unasked(&self, index: MagazineIndex, block: *mut u8) -> bool {
-        let top = self.top(index);
+        self.push_at(index, self.top(index), block)
+    }
+
+    /// [`Self::push_unasked`] where `top` is known.
+    #[inline(always)]
+    fn push_at(&self, index: MagazineIndex, top: *mut *mut u8, block: *mut u8) -> bool {
         if top == self.limit(index) {
             return false;
         }
