@@ -31,7 +31,7 @@ pub enum HugePages {
 /// | [`memory_limit`](Self::memory_limit) | none | the heap answers null |
 /// | [`soft_limit`](Self::soft_limit) | none | the heap gives back, then calls the program |
 /// | [`huge_pages`](Self::huge_pages) | the system's | huge pages wanted or refused |
-/// | [`thread_cache`](Self::thread_cache) | 4 MiB | free blocks that one thread may keep |
+/// | [`thread_cache`](Self::thread_cache) | 1 MiB | free blocks that one thread may keep |
 /// | [`profile`](Self::profile) | off | samples what the program allocates, and where |
 /// | [`hardened`](Self::hardened) | off | misuse is stopped at once, at a price |
 /// | [`guard_every`](Self::guard_every) | 4096 | share of a hardened heap's blocks with guard pages |
@@ -76,7 +76,7 @@ impl Builder {
             soft_limit: usize::MAX,
             on_soft_limit: |_| {},
             huge_pages: HugePages::System,
-            thread_cache: 4 << 20,
+            thread_cache: 1 << 20,
             profile: 0,
             hardened: false,
             guard_every: 4096,
@@ -148,8 +148,10 @@ impl Builder {
         self
     }
 
-    /// The most bytes of free blocks that one thread may keep for itself. Default: 4 MiB; two
-    /// threads have half of it each, four and more a quarter. About 3 KiB of small blocks come on top.
+    /// The most bytes of free blocks that one thread may keep for its next allocations. Default: 1 MiB.
+    /// About 3 KiB of small blocks come on top, and what it sets aside, which goes back before the
+    /// heap grows: up to four times as much where there is one thread, half of that each for two, and as
+    /// much for each of four and more.
     ///
     /// All threads together keep at most 32 MiB, or an eighth of the committed memory
     /// where that is more, whatever this says.

@@ -80,10 +80,10 @@ pub(crate) const fn most_cached(committed: usize) -> usize {
     }
 }
 
-/// Bytes of free blocks that one of `threads` thread caches may have room for, where `most` is what
-/// one alone may: they share, down to a quarter.
-pub(crate) fn most_cached_by_one(most: usize, threads: usize) -> usize {
-    most / threads.clamp(1, 4)
+/// Bytes of free blocks that one of `threads` threads may set aside, each of which may have `own` in
+/// its magazines: four times as much for one alone, which others share.
+pub(crate) fn most_set_aside(own: usize, threads: usize) -> usize {
+    own.saturating_mul(4) / threads.clamp(1, 4)
 }
 
 /// Whether free OS pages inside part-used spans are to be purged before a heap of

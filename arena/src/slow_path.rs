@@ -186,7 +186,8 @@ impl HeapCore {
         // Relaxed: as above.
         let threads = self.owners.load(Ordering::Relaxed);
         Room {
-            each: purge::most_cached_by_one(self.options.thread_cache(), threads),
+            each: self.options.thread_cache(),
+            depot: purge::most_set_aside(self.options.thread_cache(), threads),
             all: purge::most_cached(committed),
             taken: &self.cacheable,
         }

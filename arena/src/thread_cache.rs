@@ -79,8 +79,10 @@ const fn slot_count() -> usize {
 /// What the caches of a heap may hold: for one of them, and for all together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room<'a> {
-    /// Most bytes of blocks that the limits of one cache allow.
+    /// Most bytes of blocks that the limits of one cache allow, without its depot.
     pub(crate) each: usize,
+    /// Most bytes of blocks in a depot.
+    pub(crate) depot: usize,
     /// Most bytes of blocks that the limits of all caches allow together.
     pub(crate) all: usize,
     /// Bytes of blocks that they allow now.
@@ -243,7 +245,7 @@ impl ThreadCache {
         let added = charge(class, wanted) - charge(class, now);
         // Relaxed: under the lock; and a sum of numbers through which nothing is read.
         let sum = self.allowed.load(Ordering::Relaxed) + added;
-        if sum > room.each || !claim(room, added) {
+        if sum.saturating_sub(self.depot.room()) > room.each || !claim(room, added) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);
@@ -267,7 +269,7 @@ impl ThreadCache {
         let added = wanted.saturating_sub(self.runs.room());
         // Relaxed: as in `grow`.
         let sum = self.allowed.load(Ordering::Relaxed) + added;
-        if sum > room.each || !claim(room, added) {
+        if sum.saturating_sub(self.depot.room()) > room.each || !claim(room, added) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);

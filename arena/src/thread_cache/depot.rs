@@ -115,7 +115,7 @@ impl ThreadCache {
         let more = wanted.saturating_sub(self.depot.room());
         // Relaxed: as in `grow`.
         let sum = self.allowed.load(Ordering::Relaxed) + more;
-        if sum > room.each || !claim(room, more) {
+        if wanted > room.depot || !claim(room, more) {
             return false;
         }
         self.allowed.store(sum, Ordering::Relaxed);
