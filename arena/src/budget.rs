@@ -69,7 +69,7 @@ impl HeapCore {
         let committed = self.committed.load(Ordering::Relaxed);
         let soft = self.options.soft_limit();
         if committed > soft {
-            self.tell(soft);
+            self.tell(soft, cache);
         } else if committed < soft - soft / 8 && self.told.load(Ordering::Relaxed) {
             self.told.store(false, Ordering::Relaxed);
         }
@@ -79,10 +79,14 @@ impl HeapCore {
     /// The soft limit is passed.
     #[cold]
     #[inline(never)]
-    fn tell(&self, soft: usize) {
+    fn tell(&self, soft: usize, cache: Option<&ThreadCache>) {
         // Relaxed: elects the thread that tells; nothing is read through it.
         if self.told.load(Ordering::Relaxed) || self.told.swap(true, Ordering::Relaxed) {
             return;
+        }
+        if let Some(cache) = cache.filter(|cache| cache.depot.room() > 0) {
+            // What lies there pins spans all over the heap.
+            cache.alone(|| self.empty_depot(cache));
         }
         self.purge();
         let committed = self.committed.load(Ordering::Relaxed);

@@ -100,6 +100,12 @@ impl Depot {
         credit.is_some_and(|credit| usize::from(credit.load(Ordering::Relaxed)) >= BATCH)
     }
 
+    /// Whether all batches are in use.
+    pub(crate) fn is_full(&self) -> bool {
+        // Nothing else is looked at: a block that is marked for nothing costs a cache miss.
+        self.vacant.load(Ordering::Relaxed) == 0 && self.touched() == MAX_BATCHES
+    }
+
     /// A batch for blocks of `class`, now in its list; `None` when all are in use or there is no
     /// room.
     pub(crate) fn add(&self, class: ClassIndex) -> Option<usize> {
@@ -194,6 +200,14 @@ impl Depot {
         self.room.store(bytes, Ordering::Relaxed);
     }
 
+    /// Forgets what its last thread fetched and what room it had. There are no blocks.
+    pub(crate) fn forget_owner(&self) {
+        for credit in &self.credits {
+            credit.store(0, Ordering::Relaxed);
+        }
+        self.set_room(0);
+    }
+
     /// Whether every batch that was ever used is in one list, once, and counted (D1). Nobody is inside.
     pub(crate) fn is_whole(&self) -> bool {
         let mut seen = 0u128;
@@ -285,7 +299,8 @@ mod tests {
     #[test]
     fn no_more_is_set_aside_than_there_are_batches_and_room() {
         let depot = empty();
-        assert!((0..MAX_BATCHES).all(|_| depot.add(class(8)).is_some()));
+        assert!((0..MAX_BATCHES).all(|_| !depot.is_full() && depot.add(class(8)).is_some()));
+        assert!(depot.is_full());
         assert_eq!(depot.add(class(8)), None, "no batch");
         while depot.take(class(8)).is_some() {}
         depot.set_room(BATCH * 64);

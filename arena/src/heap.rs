@@ -182,6 +182,8 @@ impl Heap {
     /// A cache for one thread, or `None` when memory is short.
     pub fn cache(&self) -> Option<HeapCache<'_>> {
         let cache = self.core.acquire_cache()?;
+        // Relaxed: a count for the policy; there is no purge thread.
+        self.core.owners.fetch_add(1, Ordering::Relaxed);
         Some(HeapCache {
             core: &self.core,
             cache,
@@ -329,6 +331,8 @@ impl Drop for HeapCache<'_> {
     fn drop(&mut self) {
         // SAFETY: acquired in `Heap::cache`, and not used after this.
         unsafe { self.core.release_cache(self.cache) };
+        // Relaxed: as in `Heap::cache`.
+        self.core.owners.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -38,7 +38,7 @@ impl HeapCore {
             cache.alone(|| self.empty_depot(cache));
         }
         let block = self.alloc_large(size, align, contents);
-        if !block.is_null() || !cache.alone(|| self.give_up_runs(cache)) {
+        if !block.is_null() || !cache.alone(|| self.give_up_kept_by(cache)) {
             return block;
         }
         // Memory is short, and the thread had some that it did not use.

@@ -60,7 +60,7 @@ impl HeapCore {
             self.sweep_for_growth();
         }
         let mut got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
-        if got == 0 && self.give_up_runs(cache) {
+        if got == 0 && self.give_up_kept_by(cache) {
             // Memory is short, and the thread had some that it did not use.
             got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
         }
@@ -109,8 +109,11 @@ impl HeapCore {
             match self.set_aside(cache, class) {
                 Aside::Done => return,
                 Aside::Full => {}
-                // The bits of the spans know if it was freed before.
-                Aside::Odd => self.empty_depot(cache),
+                // The bits of the spans know if it was freed before. If it was, it lies in the
+                // list of its class.
+                Aside::Odd => {
+                    self.give_back(cache, |other| if other == class { usize::MAX } else { 0 })
+                }
             }
         }
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
@@ -126,7 +129,8 @@ impl HeapCore {
             if cache.runs.take_idle() {
                 self.give_up_runs(cache);
             }
-            if cache.depot.bytes() > 0 && cache.depot.is_time(os::now_ms()) {
+            // Room that it does not use is wanted elsewhere, so an empty one has its time too.
+            if cache.depot.room() > 0 && cache.depot.is_time(os::now_ms()) {
                 self.give_back(cache, |class| cache.depot.take_unwanted(class));
             }
         }
@@ -139,12 +143,22 @@ impl HeapCore {
         central.is_none_or(|central| central.outside() >= central.spans() * span_blocks(class))
     }
 
-    /// Gives all blocks of the depot back to their spans, and its room. Inside `alone`, or during
-    /// a harvest.
-    pub(crate) fn empty_depot(&self, cache: &ThreadCache) {
-        if cache.depot.bytes() > 0 {
+    /// Gives all blocks of the depot back to their spans, and its room; whether there were any
+    /// blocks. Inside `alone`, or during a harvest.
+    pub(crate) fn empty_depot(&self, cache: &ThreadCache) -> bool {
+        let any = cache.depot.bytes() > 0;
+        if cache.depot.room() > 0 {
             self.give_back(cache, |_| usize::MAX);
         }
+        any
+    }
+
+    /// Memory is short: gives up what the thread keeps beyond its magazines; whether there was
+    /// any. Inside `alone`.
+    #[cold]
+    pub(crate) fn give_up_kept_by(&self, cache: &ThreadCache) -> bool {
+        let any = self.empty_depot(cache);
+        self.give_up_runs(cache) || any
     }
 
     /// Gives as many batches of each class back to their spans as `batches` says.
@@ -169,6 +183,15 @@ impl HeapCore {
         let room = self.room();
         if cache.grow(class, room) {
             return true;
+        }
+        if cache.depot.room() > 0 {
+            // A magazine's next entries are worth more than what lies deeper: the depot has the
+            // room that magazines leave, and gives up a batch of each class when it uses all of its.
+            let batches = usize::from(cache.depot.room() == cache.depot.bytes());
+            self.give_back(cache, |_| batches);
+            if cache.grow(class, room) {
+                return true;
+            }
         }
         // Other classes may have had their time. Looking costs a visit to each, and this
         // one may be full for good.

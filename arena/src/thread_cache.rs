@@ -167,7 +167,7 @@ impl ThreadCache {
         // Relaxed: published with the cache.
         cache.allowed.store(0, Ordering::Relaxed);
         cache.runs.set_room(0);
-        cache.depot.set_room(0);
+        cache.depot.forget_owner();
         cache.home.store(ptr::null_mut(), Ordering::Relaxed);
         cache.shared.store(false, Ordering::Relaxed);
         cache.exclusive.store(false, Ordering::Relaxed);

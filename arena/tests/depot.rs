@@ -3,7 +3,8 @@
 //!
 //! What could go wrong: one block comes back twice, or never; blocks stay in the depot while the
 //! heap grows, or for ever; a thread that frees what others allocate hoards it; a block that looks as
-//! if it had been set aside already ends a program that did nothing wrong.
+//! if it had been set aside already ends a program that did nothing wrong; room that a depot had stays
+//! taken, so that magazines cannot grow; an allocation fails although the depot has the memory.
 
 #![cfg(not(loom))]
 
@@ -12,7 +13,7 @@ use core::time::Duration;
 use std::collections::HashSet;
 use std::thread::sleep;
 
-use brickyard_arena::{Heap, HeapCache};
+use brickyard_arena::{Arena, FaultPlan, Heap, HeapCache};
 
 const SMALL: Layout = Layout::new::<[u64; 8]>();
 const OTHER: Layout = Layout::new::<[u64; 14]>();
@@ -33,9 +34,9 @@ fn free(cache: &mut HeapCache<'_>, layout: Layout, blocks: Vec<*mut u8>) {
     }
 }
 
-/// Allocates and frees `BLOCKS` blocks of `layout`, of which nothing is written.
-fn use_many(cache: &mut HeapCache<'_>, layout: Layout) {
-    let blocks = allocate(cache, layout, BLOCKS);
+/// Allocates and frees `count` blocks of `layout`, of which nothing is written.
+fn use_many(cache: &mut HeapCache<'_>, layout: Layout, count: usize) {
+    let blocks = allocate(cache, layout, count);
     free(cache, layout, blocks);
 }
 
@@ -48,7 +49,7 @@ fn cached(heap: &Heap) -> usize {
 fn what_is_set_aside_comes_back_once() {
     let heap = Heap::new().expect("few heaps live");
     let mut cache = heap.cache().expect("memory");
-    use_many(&mut cache, SMALL);
+    use_many(&mut cache, SMALL, BLOCKS);
     let aside = cached(&heap);
     assert!(aside > (BLOCKS - 256) * SMALL.size(), "{aside} bytes only");
     let committed = heap.stats().committed;
@@ -66,12 +67,12 @@ fn what_is_set_aside_comes_back_once() {
 fn it_goes_back_before_another_size_makes_the_heap_grow() {
     let heap = Heap::new().expect("few heaps live");
     let mut cache = heap.cache().expect("memory");
-    use_many(&mut cache, SMALL);
+    use_many(&mut cache, SMALL, BLOCKS);
     let committed = heap.stats().committed;
     let others = allocate(&mut cache, OTHER, BLOCKS / 4);
     assert!(heap.stats().committed <= committed, "{}", heap.stats());
     free(&mut cache, OTHER, others);
-    use_many(&mut cache, SMALL);
+    use_many(&mut cache, SMALL, BLOCKS);
     let run = Layout::from_size_align(200 << 10, 64).expect("a layout");
     let committed = heap.stats().committed;
     let runs = allocate(&mut cache, run, 1);
@@ -94,7 +95,7 @@ fn a_thread_that_frees_what_another_allocates_keeps_a_magazine() {
 fn what_nobody_wants_for_a_while_goes_back() {
     let heap = Heap::new().expect("few heaps live");
     let mut cache = heap.cache().expect("memory");
-    use_many(&mut cache, SMALL);
+    use_many(&mut cache, SMALL, BLOCKS);
     let aside = cached(&heap);
     // Slow paths, over some ticks: each round empties and fills the magazine some times, and
     // wants few of the batches.
@@ -135,4 +136,117 @@ fn a_block_that_looks_set_aside_is_not_lost() {
     }
     cache.flush();
     assert_eq!(cached(&heap), 0);
+}
+
+/// What fits into 4 MiB with room to spare: more of a class than the depot can have.
+const MANY: usize = 12_000;
+const KIB: Layout = Layout::new::<[u64; 128]>();
+
+/// How many blocks of `layout`, of which the spans have many, the magazine comes to hold.
+fn grown(heap: &Heap, cache: &mut HeapCache<'_>, layout: Layout) -> usize {
+    let mut most = 0;
+    for _ in 0..16 {
+        let blocks = allocate(cache, layout, 128);
+        let before = cached(heap);
+        free(cache, layout, blocks);
+        most = most.max(cached(heap).saturating_sub(before) / layout.size());
+    }
+    most
+}
+
+#[test]
+fn a_depot_leaves_magazines_their_room() {
+    const WIDE: Layout = Layout::new::<[u64; 96]>();
+    let heap = Heap::new().expect("few heaps live");
+    for layout in [WIDE, SMALL] {
+        // Spans with free blocks, and one that stays: nobody has to empty a depot for more.
+        let mut other = heap.cache().expect("memory");
+        let mut blocks = allocate(&mut other, layout, 2000);
+        let mut at = 0;
+        blocks.retain(|_| {
+            at += 1;
+            at % 8 != 0
+        });
+        free(&mut other, layout, blocks);
+    }
+    let mut cache = heap.cache().expect("memory");
+    let blocks = allocate(&mut cache, KIB, MANY);
+    free(&mut cache, KIB, blocks);
+    assert!(cached(&heap) > 3 << 20, "the depot has all of the room");
+    // All of it comes back and is kept: the depot has nothing left, and needs no room.
+    let blocks = allocate(&mut cache, KIB, MANY);
+    assert!(cached(&heap) < 1 << 18);
+    let entries = grown(&heap, &mut cache, WIDE);
+    assert!(entries > 100, "{entries} entries beside an empty depot");
+    free(&mut cache, KIB, blocks);
+    assert!(cached(&heap) > 3 << 20, "{}", heap.stats());
+    let entries = grown(&heap, &mut cache, SMALL);
+    assert!(entries > 100, "{entries} entries beside a full depot");
+    assert!(cached(&heap) > 3 << 20, "all of the depot went");
+}
+
+#[test]
+fn memory_in_a_depot_serves_a_mapping_under_a_limit() {
+    let heap = Heap::with_options(&Arena::builder().memory_limit(8 << 20)).expect("few heaps");
+    let mut cache = heap.cache().expect("memory");
+    let big = Layout::from_size_align(6 << 20, 4096).expect("a layout");
+    use_many(&mut cache, KIB, 6_000);
+    assert!(cached(&heap) > 3 << 20);
+    let mapping = allocate(&mut cache, big, 1);
+    free(&mut cache, big, mapping);
+    heap.validate().expect("the heap is whole");
+}
+
+#[test]
+fn memory_in_a_depot_is_there_when_the_system_has_none() {
+    static PLAN: FaultPlan = FaultPlan::new();
+    let heap = Heap::with_faults(&PLAN).expect("few heaps live");
+    let mut cache = heap.cache().expect("memory");
+    use_many(&mut cache, KIB, 3_500);
+    assert!(cached(&heap) > 3 << 20);
+    PLAN.fail_nth(1, true);
+    let others = allocate(&mut cache, OTHER, 20_000);
+    free(&mut cache, OTHER, others);
+    let runs = allocate(
+        &mut cache,
+        Layout::from_size_align(1 << 20, 4096).expect("a layout"),
+        2,
+    );
+    PLAN.succeed();
+    free(
+        &mut cache,
+        Layout::from_size_align(1 << 20, 4096).expect("a layout"),
+        runs,
+    );
+    heap.validate().expect("the heap is whole");
+}
+
+#[test]
+fn caches_of_a_heap_share_what_one_alone_may_have() {
+    let heap = Heap::new().expect("few heaps live");
+    let mut caches: Vec<_> = (0..4).map(|_| heap.cache().expect("memory")).collect();
+    for cache in &mut caches {
+        use_many(cache, KIB, 3_500);
+    }
+    assert!(cached(&heap) <= 4 << 20, "{}", heap.stats());
+    drop(caches);
+    assert_eq!(cached(&heap), 0);
+    let mut alone = heap.cache().expect("memory");
+    use_many(&mut alone, KIB, 3_500);
+    assert!(cached(&heap) > 3 << 20, "those that went still count");
+}
+
+#[test]
+fn a_cache_forgets_what_its_last_thread_fetched() {
+    let heap = Heap::new().expect("few heaps live");
+    let mut producer = heap.cache().expect("memory");
+    let blocks = allocate(&mut producer, SMALL, BLOCKS);
+    let kept = {
+        let mut other = heap.cache().expect("memory");
+        allocate(&mut other, SMALL, BLOCKS)
+    };
+    let mut consumer = heap.cache().expect("memory");
+    free(&mut consumer, SMALL, blocks);
+    assert!(cached(&heap) <= 2 * MAGAZINE, "it hoards");
+    free(&mut consumer, SMALL, kept);
 }

@@ -48,6 +48,7 @@ impl ThreadCache {
         if self.len(class) != MAX_ENTRIES
             || !depot::is_wanted(class)
             || !self.depot.has_credit(class)
+            || self.depot.is_full()
             || !self.widen_depot(depot::batch_bytes(class), room)
         {
             return Aside::Full;
