@@ -112,7 +112,7 @@ impl HeapCore {
                 // The bits of the spans know if it was freed before. If it was, it lies in the
                 // list of its class.
                 Aside::Odd => {
-                    self.give_back(cache, |other| if other == class { usize::MAX } else { 0 })
+                    self.give_back(cache, |other| if other == class { usize::MAX } else { 0 });
                 }
             }
         }
