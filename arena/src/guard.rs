@@ -22,8 +22,10 @@
 //! Invariants:
 //! - D1: a slot's fields but its traces change under the heap's guard lock; its state also
 //!   by who frees the block, from live to closing, which one of several does.
-//! - D2: pages of a slot that is not live or closing cannot be accessed and are not resident,
-//!   unless the system refused: then the slot stays `closing`, for good.
+//! - D2: pages of a slot that is not live or closing cannot be accessed, and read as zero when
+//!   they are opened. They are not resident unless the system would not take them, as under
+//!   `mlockall`. If it lets us shut them by no means the slot stays `closing`, for good, and what
+//!   it holds is zero.
 //! - D3: a region is never unmapped while its heap lives, and known to the page map.
 
 use core::mem::size_of;
@@ -54,6 +56,9 @@ struct Slot {
     state: AtomicU8,
     addr: AtomicUsize,
     size: AtomicUsize,
+    /// Whether pages of the slot are protected, once they could not be fenced: for good, because
+    /// the next block may open fewer.
+    protected: AtomicBool,
     allocated: Trace,
     freed: Trace,
 }
@@ -99,37 +104,49 @@ impl Region {
         self.os_page.load(Ordering::Relaxed)
     }
 
+    fn is_fenced(&self) -> bool {
+        // Relaxed: as in `slot_bytes`.
+        self.fenced.load(Ordering::Relaxed)
+    }
+
     /// Lets the program use `len` bytes of pages at `addr`; `false` if the system refuses.
     ///
     /// # Safety
     ///
-    /// They belong to a slot of which the caller decides (D1).
-    unsafe fn open(&self, os: Os, addr: usize, len: usize) -> bool {
-        // Relaxed: as in `slot_bytes`.
-        if self.fenced.load(Ordering::Relaxed) {
-            // SAFETY: they were fenced when the region was made, or by `close`.
-            unsafe { os.unfence(addr, len) }
-        } else {
-            // SAFETY: nobody uses them.
-            unsafe { os.protect(addr, len, Access::Full) }
+    /// They belong to `slot`, of which the caller decides (D1).
+    unsafe fn open(&self, os: Os, slot: &Slot, addr: usize, len: usize) -> bool {
+        // SAFETY: they were fenced when the region was made, or by `close`; nobody uses them.
+        if self.is_fenced() && !unsafe { os.unfence(addr, len) } {
+            return false;
         }
+        // SAFETY: nobody uses them.
+        !slot.is_protected(self) || unsafe { os.protect(addr, len, Access::Full) }
     }
 
     /// Drops the contents of `len` bytes of pages at `addr` and lets nobody use them; `false` if
-    /// the system refuses.
+    /// the system refuses: then they are zero.
     ///
     /// # Safety
     ///
     /// As for [`Self::open`]; the contents are dead.
-    unsafe fn close(&self, os: Os, addr: usize, len: usize) -> bool {
-        // Relaxed: as in `slot_bytes`.
-        if self.fenced.load(Ordering::Relaxed) {
-            // SAFETY: by contract.
-            unsafe { os.fence(addr, len) }
-        } else {
-            // SAFETY: by contract.
-            unsafe { os.purge(addr, len) && os.protect(addr, len, Access::None) }
+    unsafe fn close(&self, os: Os, slot: &Slot, addr: usize, len: usize) -> bool {
+        // SAFETY: by contract.
+        if self.is_fenced() && unsafe { os.fence(addr, len) } {
+            return true;
         }
+        // The system takes no pages that are locked, and knows no fences for them.
+        // SAFETY: by contract; the pages are open.
+        unsafe {
+            if !os.purge(addr, len) {
+                ptr::with_exposed_provenance_mut::<u8>(addr).write_bytes(0, len);
+            }
+            if !os.protect(addr, len, Access::None) {
+                return false;
+            }
+        }
+        // Relaxed: under the lock (D1).
+        slot.protected.store(true, Ordering::Relaxed);
+        true
     }
 
     /// How many slots fit.
@@ -151,6 +168,12 @@ impl Region {
 }
 
 impl Slot {
+    /// Whether pages of the slot, one of `region`, are to be unprotected before they are used.
+    fn is_protected(&self, region: &Region) -> bool {
+        // Relaxed: under the lock (D1).
+        !region.is_fenced() || self.protected.load(Ordering::Relaxed)
+    }
+
     fn block(&self) -> (usize, usize) {
         // Relaxed, both: the caller holds the block, or reports.
         let addr = self.addr.load(Ordering::Relaxed);
@@ -237,7 +260,7 @@ impl Guards {
             })?;
             let end = region.end_of(index);
             // SAFETY: pages of a slot that nobody uses.
-            if !unsafe { region.open(os, end - opened, opened) } {
+            if !unsafe { region.open(os, slot, end - opened, opened) } {
                 return None;
             }
             let addr = (end - size) & !(align - 1);
@@ -290,7 +313,7 @@ impl Guards {
         }
         self.0.with(|state| {
             // SAFETY: the pages of the block, which its owner has just given up.
-            if unsafe { region.close(os, end - opened, opened) } {
+            if unsafe { region.close(os, slot, end - opened, opened) } {
                 slot.set_state(FREED);
             }
             state.opened -= opened;
@@ -436,6 +459,7 @@ pub(crate) fn explain(addr: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::FaultPlan;
 
     const PAGE: usize = 4096;
 
@@ -470,6 +494,59 @@ mod tests {
         assert!(explain(blocks[3]) && !explain(PAGE));
         assert_eq!(guards.opened(), (MAX_SLOTS - 3 + 2) * PAGE);
         PAGE_MAP.for_each_of(4095, |start, _| {
+            PAGE_MAP.clear(start);
+            // SAFETY: made by this test, and no longer used.
+            unsafe { Os::new().unmap(start, SEGMENT_BYTES) };
+        });
+    }
+
+    /// As where memory is locked: what the system does not take back is shut all the same, serves
+    /// again, and is zero; what it does not shut is zero at least.
+    #[test]
+    fn pages_that_the_system_refuses_hold_nothing() {
+        static PLAN: FaultPlan = FaultPlan::new();
+        let (guards, os) = (Guards::new(), Os::with_faults(&PLAN));
+        let take = |size| {
+            let opened = Guards::pages_for(size, 8, PAGE)?;
+            let block = guards.take((os, 4094, PAGE), size, 8, opened)?;
+            // SAFETY: a block of `size` bytes.
+            let block = unsafe {
+                let block = ptr::with_exposed_provenance_mut::<u8>(block);
+                core::slice::from_raw_parts_mut(block, size)
+            };
+            assert!(block.iter().all(|&byte| byte == 0));
+            block.fill(7);
+            Some(block.as_ptr().expose_provenance())
+        };
+        let slot = |block: usize| {
+            // SAFETY: of this test's region.
+            unsafe { Region::containing(block) }.slot_at(block).unwrap()
+        };
+        let first = take(24).unwrap();
+        // One of the two ways to close pages is refused: fences, or the purge before protecting.
+        for size in [24, 5000, 24, 24, 9000] {
+            let block = take(size).unwrap();
+            PLAN.fail_nth(1, false);
+            assert!(guards.give(os, block).is_ok());
+            PLAN.succeed();
+            assert_eq!(slot(block).state(), FREED);
+            // The next is the same slot again.
+            guards.0.with(|state| state.next = 1);
+        }
+        let before = guards.opened();
+        PLAN.fail_nth(1, true);
+        assert!(guards.give(os, first).is_ok());
+        assert!(take(24).is_none());
+        PLAN.succeed();
+        assert_eq!(
+            (slot(first).state(), guards.opened()),
+            (CLOSING, before - PAGE)
+        );
+        // SAFETY: its pages could not be shut.
+        let left = unsafe { ptr::with_exposed_provenance::<[u8; 24]>(first).read() };
+        assert_eq!(left, [0; 24]);
+        assert_eq!(guards.give(os, first), Err(Misuse::DoubleFree));
+        PAGE_MAP.for_each_of(4094, |start, _| {
             PAGE_MAP.clear(start);
             // SAFETY: made by this test, and no longer used.
             unsafe { Os::new().unmap(start, SEGMENT_BYTES) };
