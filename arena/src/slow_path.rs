@@ -16,6 +16,8 @@ use crate::units::{ClassIndex, GRANULE_SHIFT};
 /// Slow paths of a thread after which it may look for room that its other magazines do
 /// not use.
 const REGROUP_VISITS: usize = 64;
+/// Most bytes that a magazine grows by at once: all that it may hold.
+const MAX_GROWTH: usize = 128 << 10;
 /// Entries from which on a magazine does without.
 const FEW_ENTRIES: usize = 16;
 
@@ -184,7 +186,7 @@ impl HeapCore {
         if cache.grow(class, room) {
             return true;
         }
-        if cache.depot.room() > 0 {
+        if cache.depot.room() > 0 && !room.has(MAX_GROWTH) {
             // A magazine's next entries are worth more than what lies deeper: the depot has the
             // room that magazines leave, and gives up a batch of each class when it uses all of its.
             let batches = usize::from(cache.depot.room() == cache.depot.bytes());

@@ -89,6 +89,14 @@ pub(crate) struct Room<'a> {
     pub(crate) taken: &'a AtomicUsize,
 }
 
+impl Room<'_> {
+    /// Whether all caches together may hold `bytes` more.
+    pub(crate) fn has(&self, bytes: usize) -> bool {
+        // Relaxed: a sum of numbers.
+        self.taken.load(Ordering::Relaxed) + bytes <= self.all
+    }
+}
+
 /// The magazines of one thread.
 #[derive(Debug)]
 #[repr(C, align(4096))]
@@ -467,7 +475,7 @@ fn claim(room: Room<'_>, bytes: usize) -> bool {
     }
     // Relaxed: a sum of numbers. The look before keeps threads that find no room from
     // writing to a line that all share.
-    if room.taken.load(Ordering::Relaxed) + bytes > room.all {
+    if !room.has(bytes) {
         return false;
     }
     if room.taken.fetch_add(bytes, Ordering::Relaxed) + bytes > room.all {
