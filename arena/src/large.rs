@@ -400,6 +400,12 @@ impl HeapCore {
         if len == old {
             return true;
         }
+        if self.hardened && len < old {
+            // As at a free: what it loses is handed out again as it is.
+            let end = ptr::with_exposed_provenance_mut::<u8>(span.start() + len * GRANULE_BYTES);
+            // SAFETY: the part of the caller's run that it gives up.
+            unsafe { end.write_bytes(0, (old - len) * GRANULE_BYTES) };
+        }
         let added = len.saturating_sub(old);
         if !self.reserve(added) {
             return false;

@@ -208,3 +208,25 @@ fn a_hardened_heap_as_a_value_is_whole_and_gives_all_back() {
         "{stats}"
     );
 }
+
+/// What a block loses when it shrinks is as zero as what is freed.
+#[test]
+fn the_end_that_a_shrinking_block_gives_back_is_zero() {
+    let heap = Heap::with_options(&Arena::builder().hardened(true).guard_every(0)).unwrap();
+    let layout = |size| Layout::from_size_align(size, 8).unwrap();
+    let (long, short) = (layout(900_000), layout(40_000));
+    let block = heap.alloc(long);
+    // SAFETY: allocated with these layouts, and freed once.
+    unsafe {
+        block.write_bytes(7, long.size());
+        let kept = heap.realloc(block, long, short.size());
+        assert_eq!(kept, block, "it shrinks where it is");
+        assert!((0..short.size()).all(|at| kept.add(at).read() == 7));
+        let next = heap.alloc(layout(800_000));
+        assert!(next.addr().abs_diff(block.addr()) < long.size());
+        // Volatile: whatever is there.
+        assert!((0..800_000).all(|at| next.add(at).read_volatile() == 0));
+        heap.dealloc(next, layout(800_000));
+        heap.dealloc(kept, short);
+    }
+}
