@@ -7,7 +7,7 @@
 //! requested             == sum of the sizes of live blocks
 //! live_blocks of class  == live blocks whose layout names that class
 //! large                 >= sum of the other live sizes, in whole OS pages
-//! large                 <= the same, and as much again for sizes above 1 MiB, and an
+//! large                 <= the same, four times as much for sizes above 1 MiB, and an
 //!                          eighth more for the others
 //! live                  == large + sum of block_size * live_blocks
 //! cached                == cached_large + sum of block_size * cached_blocks
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A mapping that the heap had kept may be twice as wide as the request it
-//! serves, and a run that a thread had kept an eighth wider. There is no upper bound once a call has failed: a mapping that the
+//! serves, or four times if that is a block that grows, and a run that a thread had kept an eighth wider. There is no upper bound once a call has failed: a mapping that the
 //! system refused to cut stays as wide as it was.
 
 use core::alloc::Layout;
@@ -163,7 +163,7 @@ fn count(handles: &Handles<'_>, shadow: &Shadow) -> Census {
                 let bytes = os_pages(block.layout);
                 census.large += bytes;
                 if bytes > LARGEST_EXACT_BYTES || block.layout.align() > LARGEST_EXACT_BYTES {
-                    census.slack += bytes;
+                    census.slack += 3 * bytes;
                 } else {
                     census.slack += bytes / 8;
                 }
