@@ -23,7 +23,8 @@
 //! - D2: the slots of a batch in a class's list hold blocks of that class that nobody else holds.
 //! - D3: `bytes` is the sum of all batches in lists, and at most `room`.
 //! - D4: only the owner writes, inside `ThreadCache::alone`, or a harvest that found the owner
-//!   elsewhere; others read numbers.
+//!   elsewhere; others read numbers. The model is that of a cache all of whose operations are inside
+//!   `alone`, `loom_a_harvest_of_an_exclusive_cache_takes_all`.
 
 use crate::purge::TICK_MS;
 use crate::size_class::block_size;
@@ -110,15 +111,12 @@ impl Depot {
     /// room.
     pub(crate) fn add(&self, class: ClassIndex) -> Option<usize> {
         let bytes = self.bytes() + batch_bytes(class);
-        if bytes > self.room() {
+        if bytes > self.room() || self.is_full() {
             return None;
         }
         let batch = match usize::from(self.vacant.load(Ordering::Relaxed)) {
             0 => {
                 let used = self.used.load(Ordering::Relaxed);
-                if usize::from(used) == MAX_BATCHES {
-                    return None;
-                }
                 self.used.store(used + 1, Ordering::Relaxed);
                 usize::from(used)
             }
