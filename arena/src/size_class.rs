@@ -50,8 +50,8 @@ const FIRST_COARSE: usize = FIRST_COMPUTED + 4 * 8;
 // These tables are constants behind references, so that what is inlined into other crates folds
 // them where the layout is known; a static of this crate would be read.
 pub(crate) const BLOCK_BYTES: &[u32; CLASS_COUNT] = &block_bytes();
-/// The same, with zeroes up to a power of two: a mask is less than the check of an index.
-const MASKED_BLOCK_BYTES: &[u32; CLASS_COUNT.next_power_of_two()] = &masked_block_bytes();
+/// The same, with zeroes for all other bytes: an index that is one needs no check.
+const BLOCK_BYTES_OF_BYTE: &[u32; 256] = &block_bytes_of_byte();
 /// `ceil(2^32 / block size)`: turns a division by the block size into a multiplication.
 static RECIPROCAL: [u64; CLASS_COUNT] = reciprocals();
 /// Class of a request whose last byte is in the eight at `8 * index`.
@@ -80,9 +80,9 @@ pub(crate) const fn block_bytes() -> [u32; CLASS_COUNT] {
     sizes
 }
 
-const fn masked_block_bytes() -> [u32; CLASS_COUNT.next_power_of_two()] {
+const fn block_bytes_of_byte() -> [u32; 256] {
     let sizes = block_bytes();
-    let mut out = [0; CLASS_COUNT.next_power_of_two()];
+    let mut out = [0; 256];
     let mut class = 0;
     while class < CLASS_COUNT {
         out[class] = sizes[class];
@@ -200,7 +200,7 @@ fn class_of_slow(size: usize, align: usize) -> Option<ClassIndex> {
 /// Bytes in a block of `class`.
 #[inline]
 pub(crate) fn block_size(class: ClassIndex) -> usize {
-    MASKED_BLOCK_BYTES[class.get() & (MASKED_BLOCK_BYTES.len() - 1)] as usize
+    BLOCK_BYTES_OF_BYTE[class.get()] as usize
 }
 
 /// Bytes in a block of each magazine, 0 for none.

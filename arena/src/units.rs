@@ -55,9 +55,10 @@ pub(crate) const PROCESS_HEAP: u16 = 0;
 #[cfg(not(loom))]
 pub(crate) const HARDENED_HEAP: u16 = u16::MAX;
 
-/// Which magazine the blocks of a granule go to: 1 + the class, or 0 for none.
+/// Which magazine the blocks of a granule go to: 1 + the class, or 0 for none. A whole word, so that
+/// the 1 is part of an address and no instruction of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MagazineIndex(u8);
+pub(crate) struct MagazineIndex(usize);
 
 impl MagazineIndex {
     /// No magazine: frees take the slow path.
@@ -66,25 +67,26 @@ impl MagazineIndex {
     /// That of `class`.
     #[inline]
     pub(crate) const fn of(class: ClassIndex) -> Self {
-        Self(class.0 + 1)
+        Self(class.0 as usize + 1)
     }
 
     /// As stored in a byte by [`Self::byte`].
     #[inline]
     pub(crate) const fn from_byte(byte: u8) -> Self {
         debug_assert!(byte as usize <= CLASS_COUNT);
-        Self(byte)
+        Self(byte as usize)
     }
 
     /// For storing in a byte.
+    #[expect(clippy::cast_possible_truncation, reason = "at most CLASS_COUNT")]
     pub(crate) const fn byte(self) -> u8 {
-        self.0
+        self.0 as u8
     }
 
     /// For indexing magazines: at most [`CLASS_COUNT`].
     #[inline]
     pub(crate) const fn get(self) -> usize {
-        self.0 as usize
+        self.0
     }
 
     /// The class, if there is one.
@@ -93,7 +95,7 @@ impl MagazineIndex {
     pub(crate) const fn class(self) -> Option<ClassIndex> {
         match self.0 {
             0 => None,
-            byte => Some(ClassIndex(byte - 1)),
+            _ => Some(ClassIndex(self.byte() - 1)),
         }
     }
 }
