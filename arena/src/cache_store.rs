@@ -5,8 +5,7 @@
 //!
 //! Invariants:
 //! - K1: every cache ever cut is in the list `all`; those without a thread are in `free`.
-//! - K2: the magazines of a cache in `free` are empty and its account is zero: what its
-//!   last thread asked for is in `settled`.
+//! - K2: the magazines of a cache in `free` are empty.
 
 use core::ptr::{self, NonNull};
 
@@ -25,8 +24,6 @@ pub(crate) struct CacheStore {
     all: *mut ThreadCache,
     free: *mut ThreadCache,
     free_count: usize,
-    /// What exited threads had asked for and not freed; wraps.
-    settled: usize,
     caches: usize,
     /// Rest of the newest chunk.
     chunk: *mut u8,
@@ -45,7 +42,6 @@ impl CacheStore {
             all: ptr::null_mut(),
             free: ptr::null_mut(),
             free_count: 0,
-            settled: 0,
             caches: 0,
             chunk: ptr::null_mut(),
             chunk_left: 0,
@@ -84,7 +80,6 @@ impl CacheStore {
     pub(crate) unsafe fn release(&mut self, os: Os, os_page: usize, cache: NonNull<ThreadCache>) {
         // SAFETY: caches live as long as the heap.
         let this = unsafe { cache.as_ref() };
-        this.magazines.account.settle(&mut self.settled);
         if self.free_count >= KEEP_RESIDENT {
             let next = this.next.load(Ordering::Relaxed);
             let addr = cache.as_ptr().addr();
@@ -111,16 +106,6 @@ impl CacheStore {
             // SAFETY: as above.
             next = unsafe { cache.next.load(Ordering::Relaxed).as_ref() };
         }
-    }
-
-    /// Counts `bytes` that no thread's account counted; wraps.
-    pub(crate) fn settle(&mut self, bytes: usize) {
-        self.settled = self.settled.wrapping_add(bytes);
-    }
-
-    /// What exited threads had asked for and not freed; wraps.
-    pub(crate) fn settled(&self) -> usize {
-        self.settled
     }
 
     /// Caches cut so far.

@@ -17,8 +17,13 @@ use core::ptr;
 use crate::lend::Fit;
 use crate::size_class::blocks_per_line;
 use crate::span::{Kind, Links, Span, all_free, any_free, full_word};
-use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering, seqcst_fence};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, seqcst_fence};
 use crate::units::ClassIndex;
+
+/// Parts of a byte in which the average request is kept.
+const REQUEST_PARTS: usize = 16;
+/// One request changes the average by a difference divided by this.
+const REQUEST_WEIGHT: u32 = 16;
 
 /// Spans of one class with free blocks, oldest first: a span that was listed long ago has
 /// had the most time to collect free blocks.
@@ -48,6 +53,8 @@ pub(crate) struct Central {
     lent: AtomicUsize,
     /// Blocks of this class that are guests in spans of other classes.
     guests: AtomicUsize,
+    /// What is asked for on average, in sixteenths of a byte; 0 before the first request.
+    request: AtomicU32,
 }
 
 impl Central {
@@ -62,6 +69,7 @@ impl Central {
             spans: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             guests: AtomicUsize::new(0),
+            request: AtomicU32::new(0),
         }
     }
 
@@ -76,7 +84,30 @@ impl Central {
             spans: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             guests: AtomicUsize::new(0),
+            request: AtomicU32::new(0),
         }
+    }
+
+    /// Counts a request for which blocks were fetched.
+    pub(crate) fn note_request(&self, bytes: usize) {
+        // Relaxed, here and below: a number for statistics; one that another thread notes at the
+        // same time may be lost.
+        let mean = self.request.load(Ordering::Relaxed);
+        let bytes = u32::try_from(bytes * REQUEST_PARTS).unwrap_or(u32::MAX);
+        let now = match mean {
+            0 => bytes,
+            _ => mean - mean / REQUEST_WEIGHT + bytes / REQUEST_WEIGHT,
+        };
+        if now != mean {
+            self.request.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// What `blocks` of this class of `block_size` bytes were asked for, estimated: by the last
+    /// requests for which blocks were fetched.
+    pub(crate) fn requested(&self, blocks: usize, block_size: usize) -> usize {
+        let mean = self.request.load(Ordering::Relaxed) as usize;
+        (blocks * mean / REQUEST_PARTS).min(blocks * block_size)
     }
 
     /// Takes up to `want` free blocks and shows them to `sink` word by word, in address
@@ -536,5 +567,28 @@ mod tests {
         assert_eq!(lowest(u64::MAX, 0), 0);
         assert_eq!(lowest(0, 5), 0);
         assert_eq!(lowest(1 << 63, 1), 1 << 63);
+    }
+
+    #[test]
+    fn requests_that_are_alike_are_exact() {
+        let central = Central::new();
+        assert_eq!(central.requested(0, 112), 0);
+        for _ in 0..100 {
+            central.note_request(100);
+        }
+        assert_eq!(central.requested(1000, 112), 100_000);
+    }
+
+    #[test]
+    fn requests_follow_what_is_asked_for_now() {
+        let central = Central::new();
+        for bytes in core::iter::repeat_n(97, 100).chain([97, 112].repeat(100)) {
+            central.note_request(bytes);
+        }
+        let mixed = central.requested(100, 112);
+        assert!((10_350..=10_550).contains(&mixed), "{mixed}");
+        (0..100).for_each(|_| central.note_request(112));
+        let late = central.requested(100, 112);
+        assert!((11_150..=11_200).contains(&late), "{late}");
     }
 }

@@ -140,10 +140,6 @@ impl HeapCore {
             // that it was allocated as.
             // SAFETY: it came out of a magazine, so we hold it.
             unsafe { self.free_large(ptr::with_exposed_provenance_mut(addr)) };
-            // It counted as one while it lay in the magazine.
-            // Relaxed: a number for statistics.
-            self.mistaken
-                .fetch_add(block_size(class), Ordering::Relaxed);
         } else {
             self.give_guest(class, segment, addr, returned);
         }

@@ -8,10 +8,7 @@ use crate::config::Builder;
 use crate::harvest::Whose;
 use crate::heap_core::HeapCore;
 use crate::large::Place;
-use crate::long_way::{
-    alloc_hardened_short, alloc_slow, alloc_unsized_slow, alloc_zeroed_slow, count_growth,
-    dealloc_slow, dealloc_unsized_slow, note_resized,
-};
+use crate::long_way::{alloc_hardened_short, alloc_slow, dealloc_slow, dealloc_unsized_slow};
 use crate::magazines::{Magazines, Push, magazine_of_common};
 use crate::process::{configure, core, core_of, is_hardened, own_cache};
 use crate::sampling;
@@ -160,7 +157,7 @@ impl Arena {
 
     /// Allocates as C's `malloc` and `aligned_alloc` do; null when memory is short.
     ///
-    /// Sizes from 0 on; `align` is a power of two. Statistics count the whole block.
+    /// Sizes from 0 on; `align` is a power of two.
     #[inline]
     pub fn alloc_unsized(size: usize, align: usize) -> *mut u8 {
         if let Some(class) = class_of_common(size, align) {
@@ -169,7 +166,7 @@ impl Arena {
                 return block;
             }
         }
-        alloc_unsized_slow(size, align, Contents::Any)
+        alloc_slow(None, size, align, Contents::Any)
     }
 
     /// The short way of [`Self::alloc_unsized`] at alignment 16: a block that the calling
@@ -225,7 +222,7 @@ impl Arena {
     pub fn alloc_zeroed_unsized(size: usize, align: usize) -> *mut u8 {
         // A hardened heap's blocks are zero already, mostly.
         if class_of(size, align).is_none() || tls::hardened().is_some() {
-            return alloc_unsized_slow(size, align, Contents::Zero);
+            return alloc_slow(None, size, align, Contents::Zero);
         }
         let block = Self::alloc_unsized(size, align);
         if !block.is_null() {
@@ -314,7 +311,7 @@ impl Arena {
             } else {
                 Contents::Any
             };
-            let sample = sampling::sample_unsized(size, align, contents);
+            let sample = sampling::sample(None, size, align, contents);
             if !sample.is_null() {
                 return sample;
             }
@@ -388,11 +385,10 @@ unsafe impl GlobalAlloc for Arena {
             let magazines = tls::magazines();
             let block = magazines.pop(MagazineIndex::of(class));
             if !block.is_null() {
-                magazines.credit_small(class, size);
                 return block;
             }
         }
-        alloc_slow(self.options.as_ref(), size, align)
+        alloc_slow(self.options.as_ref(), size, align, Contents::Any)
     }
 
     #[inline]
@@ -405,7 +401,6 @@ unsafe impl GlobalAlloc for Arena {
         if let Some(class) = class_of_common(size, align) {
             let magazines = tls::magazines();
             if magazines.push(MagazineIndex::of(class), block) == Push::Done {
-                magazines.debit_small(class, size);
                 return;
             }
         }
@@ -422,7 +417,7 @@ unsafe impl GlobalAlloc for Arena {
                 return sample;
             }
         }
-        alloc_zeroed_slow(self.options.as_ref(), size, align)
+        alloc_slow(self.options.as_ref(), size, align, Contents::Zero)
     }
 
     #[inline]
@@ -430,7 +425,6 @@ unsafe impl GlobalAlloc for Arena {
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: by the contract of `GlobalAlloc::realloc`.
         if let Some(block) = unsafe { core_of(block).resize(block, (size, align), new_size) } {
-            count_growth(self.options.as_ref(), new_size.wrapping_sub(size));
             if self.profiled {
                 sampling::note_growth(block, size, new_size);
             }
@@ -496,7 +490,7 @@ unsafe fn move_short_to(new: *mut u8, small: Small, block: *mut u8, new_size: us
 #[inline(never)]
 fn sampled_instead(magazines: &Magazines, block: *mut u8, size: usize) -> *mut u8 {
     magazines.countdown.uncount(size);
-    let sample = sampling::sample_unsized(size, 16, Contents::Any);
+    let sample = sampling::sample(None, size, 16, Contents::Any);
     if sample.is_null() {
         return block;
     }
@@ -532,7 +526,6 @@ unsafe fn realloc_unsized_with(
         Place::Large(_) => {
             // SAFETY: by contract; both sizes are large.
             if let Some(moved) = unsafe { core.resize_large(block, new_size, 1, Change::Other) } {
-                note_resized(core, old, moved);
                 resized(moved, old);
                 return moved;
             }
@@ -572,7 +565,6 @@ unsafe fn realloc_hardened(core: &'static HeapCore, block: *mut u8, new_size: us
     if class.is_none() && class_of(new_size, 1).is_none() && !core.is_guarded(block) {
         // SAFETY: by contract; both sizes are large.
         if let Some(moved) = unsafe { core.resize_large(block, new_size, 1, Change::Other) } {
-            note_resized(core, old, moved);
             return moved;
         }
     }

@@ -31,40 +31,10 @@ use crate::span::Kind;
 use crate::state_window;
 use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
-use crate::units::{
-    Change, Claim, ClassIndex, Contents, Counted, GRANULE_SHIFT, HARDENED_HEAP, Run,
-};
+use crate::units::{Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, HARDENED_HEAP, Run};
 
 /// Smallest request; two blocks share no byte of states (`block_state`).
 pub(crate) const LEAST_BYTES: usize = 16;
-
-impl Counted {
-    #[inline(always)]
-    fn bytes(self, request: usize, block: impl FnOnce() -> usize) -> usize {
-        match self {
-            Self::Request => request,
-            Self::Block => block(),
-        }
-    }
-
-    /// Counts a block of `class` as handed out.
-    #[inline(always)]
-    pub(crate) fn credit_small(self, cache: &ThreadCache, class: ClassIndex, request: usize) {
-        let bytes = self.bytes(request, || block_size(class));
-        cache.magazines.credit_small(class, bytes);
-    }
-}
-
-impl Claim {
-    /// Bytes that a free of a block of `block` bytes takes from the account.
-    #[inline(always)]
-    pub(crate) fn bytes(self, block: usize) -> usize {
-        match self {
-            Self::Layout(size, _) => size,
-            Self::Any => block,
-        }
-    }
-}
 
 /// Whether a block of `class` is as claimed.
 #[inline(always)]
@@ -108,7 +78,6 @@ impl HeapCore {
         size: usize,
         align: usize,
         contents: Contents,
-        counted: Counted,
     ) -> *mut u8 {
         let Some(class) = class_of_hardened(size, align) else {
             return ptr::null_mut();
@@ -123,47 +92,27 @@ impl HeapCore {
             if !block.is_null() {
                 return (block, false);
             }
-            (self.refill_hardened(cache, class), false)
+            (self.refill_hardened(cache, class, size), false)
         });
         self.after_slow_path(Some(cache));
         if block.is_null() {
             return block;
         }
         if guarded {
-            // It is zeroed, and all that is usable is what was asked for.
-            cache.credit(counted.bytes(size, || size.max(1)));
+            // It is zeroed.
             return block;
         }
-        counted.credit_small(cache, class, size);
         self.hand_out_slow(block, class, contents)
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn alloc_large_hardened(
-        &self,
-        cache: &ThreadCache,
-        size: usize,
-        align: usize,
-        contents: Contents,
-        counted: Counted,
-    ) -> *mut u8 {
-        let block = self.alloc_large_with(cache, size, align, contents);
-        self.after_slow_path(Some(cache));
-        if !block.is_null() {
-            cache.credit(counted.bytes(size, || self.usable_size(block)));
-        }
-        block
     }
 
     /// A random one of the blocks that the magazine of `class`, which is empty, is filled
     /// with. Inside `alone`.
     #[cold]
-    fn refill_hardened(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
-        let mut block = self.refill_alone(cache, class);
+    fn refill_hardened(&self, cache: &ThreadCache, class: ClassIndex, request: usize) -> *mut u8 {
+        let mut block = self.refill_alone(cache, class, request);
         if block.is_null() && self.empty_quarantine(cache) {
             // Memory is short, and blocks had waited.
-            block = self.refill_alone(cache, class);
+            block = self.refill_alone(cache, class, request);
         }
         if block.is_null() {
             return block;
@@ -213,15 +162,10 @@ impl HeapCore {
     }
 
     /// Frees what is no block of a class in use, or ends the process; or any block, if there is
-    /// no cache, straight back to its span. What is to be taken from the account.
+    /// no cache, straight back to its span.
     #[cold]
     #[inline(never)]
-    pub(crate) fn free_rare(
-        &self,
-        cache: Option<&ThreadCache>,
-        block: *mut u8,
-        claim: Claim,
-    ) -> usize {
+    pub(crate) fn free_rare(&self, cache: Option<&ThreadCache>, block: *mut u8, claim: Claim) {
         let addr = block.addr();
         if let Some(segment) = self.segment_of(addr) {
             if let Kind::Blocks(class) = segment.kind_at(addr) {
@@ -232,14 +176,14 @@ impl HeapCore {
                 // SAFETY: a block of the class that was in use (B2), whose owner gave it up.
                 unsafe { block.write_bytes(0, len) };
                 self.give_blocks(class, &[block]);
-                return claim.bytes(len).wrapping_sub(len);
+                return;
             }
         }
-        claim.bytes(self.free_other(cache, block, claim))
+        self.free_other(cache, block, claim);
     }
 
-    /// [`Self::free_rare`] of a guarded or a large block; the bytes that could be used.
-    fn free_other(&self, cache: Option<&ThreadCache>, block: *mut u8, claim: Claim) -> usize {
+    /// [`Self::free_rare`] of a guarded or a large block.
+    fn free_other(&self, cache: Option<&ThreadCache>, block: *mut u8, claim: Claim) {
         if self.is_guarded(block) {
             return self.free_guarded(block.addr(), claim);
         }
@@ -262,7 +206,6 @@ impl HeapCore {
             // SAFETY: as above.
             None => unsafe { self.free_large(block) },
         }
-        len
     }
 
     /// Gives all blocks in quarantine back to their spans; whether there were any. Inside
@@ -279,7 +222,7 @@ impl HeapCore {
         any
     }
 
-    fn free_guarded(&self, addr: usize, claim: Claim) -> usize {
+    fn free_guarded(&self, addr: usize, claim: Claim) {
         if Guards::find(addr).is_some_and(|found| !fits_guarded(claim, found)) {
             Guards::report(addr);
             die(Misuse::WrongLayout, addr);
@@ -289,7 +232,6 @@ impl HeapCore {
                 // Relaxed: a count for statistics.
                 self.large.fetch_sub(freed.opened, Ordering::Relaxed);
                 self.unreserve(freed.opened >> GRANULE_SHIFT);
-                freed.size
             }
             Err(misuse) => die(misuse, addr),
         }

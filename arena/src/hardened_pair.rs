@@ -17,7 +17,7 @@ use crate::quarantine::Waiting;
 use crate::segment::Segment;
 use crate::size_class::{block_size, class_of_common};
 use crate::thread_cache::ThreadCache;
-use crate::units::{Claim, ClassIndex, Contents, Counted, MagazineIndex};
+use crate::units::{Claim, ClassIndex, Contents, MagazineIndex};
 use crate::zeroes::{FEW_BYTES, are_few_zero, are_many_zero, zero_few, zero_many};
 
 /// Bytes of a block that are compared with zero when it is handed out again: those that the
@@ -33,16 +33,13 @@ impl HeapCore {
         size: usize,
         align: usize,
         contents: Contents,
-        counted: Counted,
     ) -> *mut u8 {
         let Some(class) = class_of_common(size.max(LEAST_BYTES), align) else {
-            return self.alloc_hardened_longer(cache, size, align, contents, counted);
+            return self.alloc_hardened_longer(cache, size, align, contents);
         };
-        match self.alloc_at_hand(cache, class, contents, |cache| {
-            counted.credit_small(cache, class, size);
-        }) {
+        match self.alloc_at_hand(cache, class, contents) {
             Some(block) => block.as_ptr(),
-            None => self.alloc_hardened_slow(cache, size, align, contents, counted),
+            None => self.alloc_hardened_slow(cache, size, align, contents),
         }
     }
 
@@ -54,22 +51,17 @@ impl HeapCore {
         size: usize,
         align: usize,
         contents: Contents,
-        counted: Counted,
     ) -> *mut u8 {
         let Some(class) = class_of_hardened(size, align) else {
-            return self.alloc_large_hardened(cache, size, align, contents, counted);
+            return self.alloc_large_slow(cache, size, align, contents);
         };
         match pop_at_hand(cache, class) {
-            Some(block) => {
-                counted.credit_small(cache, class, size);
-                self.hand_out_slow(block.as_ptr(), class, contents)
-            }
-            None => self.alloc_hardened_slow(cache, size, align, contents, counted),
+            Some(block) => self.hand_out_slow(block.as_ptr(), class, contents),
+            None => self.alloc_hardened_slow(cache, size, align, contents),
         }
     }
 
-    /// A block of `class` that the thread has at hand, counted by `count`; `None` if it has none,
-    /// if the allocation may be a guarded one, or during a harvest: then
+    /// A block of `class` that the thread has at hand; `None` if it has none, if the allocation may be a guarded one, or during a harvest: then
     /// [`Self::alloc_hardened_slow`] must be asked.
     #[inline(always)]
     pub(crate) fn alloc_at_hand(
@@ -77,10 +69,8 @@ impl HeapCore {
         cache: &ThreadCache,
         class: ClassIndex,
         contents: Contents,
-        count: impl FnOnce(&ThreadCache),
     ) -> Option<NonNull<u8>> {
         let block = pop_at_hand(cache, class)?;
-        count(cache);
         Some(hand_out(block, class, contents))
     }
 
@@ -100,13 +90,8 @@ impl HeapCore {
     #[inline(never)]
     pub(crate) fn free_hardened(&self, cache: &ThreadCache, block: *mut u8, claim: Claim) {
         match self.release(block, claim) {
-            Some(class) => {
-                cache
-                    .magazines
-                    .debit_small(class, claim.bytes(block_size(class)));
-                self.put_away_slow(cache, block, class);
-            }
-            None => cache.debit(self.free_rare(Some(cache), block, claim)),
+            Some(class) => self.put_away_slow(cache, block, class),
+            None => self.free_rare(Some(cache), block, claim),
         }
     }
 
@@ -141,7 +126,6 @@ impl HeapCore {
         if !state.release_as(class) {
             return false;
         }
-        cache.magazines.debit_small(class, size);
         self.put_away(cache, block, class);
         true
     }
@@ -157,7 +141,6 @@ impl HeapCore {
     ) -> bool {
         let class = class_of_hardened(size, align).filter(|&class| state.release_as(class));
         if let Some(class) = class {
-            cache.magazines.debit_small(class, size);
             self.put_away_slow(cache, block, class);
         }
         class.is_some()

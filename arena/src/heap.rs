@@ -359,7 +359,6 @@ unsafe fn realloc(
     let (size, align) = (layout.size(), layout.align());
     // SAFETY: by contract.
     if let Some(block) = unsafe { core.resize(block, (size, align), new_size) } {
-        cache.credit(new_size.wrapping_sub(size));
         return block;
     }
     let new = core.alloc(cache, new_size, align);

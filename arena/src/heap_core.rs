@@ -31,8 +31,7 @@ use crate::state_window;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::ThreadCache;
 use crate::units::{
-    CLASS_COUNT, Change, Claim, ClassIndex, Contents, Counted, GRANULE_SHIFT, HARDENED_HEAP,
-    PROCESS_HEAP,
+    CLASS_COUNT, Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, HARDENED_HEAP, PROCESS_HEAP,
 };
 use crate::window;
 
@@ -67,8 +66,6 @@ pub(crate) struct HeapCore {
     pub(crate) committed: AtomicUsize,
     /// Granules given back to the system so far.
     pub(crate) purged: AtomicUsize,
-    /// Bytes that accounts miss, of samples that were freed as blocks of a class.
-    pub(crate) mistaken: AtomicUsize,
     /// Bytes in whole runs and big blocks that the program holds, or threads keep.
     pub(crate) large: AtomicUsize,
     /// Classes of which a span may be wholly free, one bit each: a hint.
@@ -114,7 +111,6 @@ impl HeapCore {
             big: Lock::new(BigCache::new()),
             committed: AtomicUsize::new(0),
             purged: AtomicUsize::new(0),
-            mistaken: AtomicUsize::new(0),
             large: AtomicUsize::new(0),
             empties: AtomicU64::new(0),
             look_at: AtomicUsize::new(purge::KEEP_GRANULES),
@@ -131,19 +127,14 @@ impl HeapCore {
     #[inline]
     pub(crate) fn alloc(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened(cache, size, align, Contents::Any, Counted::Request);
+            return self.alloc_hardened(cache, size, align, Contents::Any);
         }
         let Some(class) = class_of(size, align) else {
-            return self.alloc_counted(cache, size, align, Contents::Any);
+            return self.alloc_large_slow(cache, size, align, Contents::Any);
         };
         let block = cache.pop(class);
-        let block = if block.is_null() {
-            self.refill(cache, class)
-        } else {
-            block
-        };
-        if !block.is_null() {
-            cache.magazines.credit_small(class, size);
+        if block.is_null() {
+            return self.refill(cache, class, size);
         }
         block
     }
@@ -151,10 +142,10 @@ impl HeapCore {
     /// Allocates zeroed memory; null as for [`Self::alloc`].
     pub(crate) fn alloc_zeroed(&self, cache: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         if self.hardened {
-            return self.alloc_hardened(cache, size, align, Contents::Zero, Counted::Request);
+            return self.alloc_hardened(cache, size, align, Contents::Zero);
         }
         if class_of(size, align).is_none() {
-            return self.alloc_counted(cache, size, align, Contents::Zero);
+            return self.alloc_large_slow(cache, size, align, Contents::Zero);
         }
         let block = self.alloc(cache, size, align);
         if !block.is_null() {
@@ -164,8 +155,10 @@ impl HeapCore {
         block
     }
 
+    /// Allocates whole granules.
     #[cold]
-    fn alloc_counted(
+    #[inline(never)]
+    pub(crate) fn alloc_large_slow(
         &self,
         cache: &ThreadCache,
         size: usize,
@@ -173,9 +166,6 @@ impl HeapCore {
         contents: Contents,
     ) -> *mut u8 {
         let block = self.alloc_large_with(cache, size, align, contents);
-        if !block.is_null() {
-            cache.credit(size);
-        }
         self.after_slow_path(Some(cache));
         block
     }
@@ -199,14 +189,12 @@ impl HeapCore {
         }
         match class_of(size, align) {
             Some(class) => {
-                cache.magazines.debit_small(class, size);
                 self.dealloc_small(cache, class, block);
             }
             None => {
                 // SAFETY: by contract.
                 unsafe { self.free_large_with(cache, block) };
                 self.after_slow_path(Some(cache));
-                cache.debit(size);
             }
         }
     }
@@ -219,19 +207,12 @@ impl HeapCore {
     /// As for [`Self::dealloc`].
     #[cold]
     pub(crate) unsafe fn dealloc_uncached(&self, block: *mut u8, size: usize, align: usize) {
-        let freed = match class_of(size, align) {
+        match class_of(size, align) {
             _ if self.hardened => self.free_rare(None, block, Claim::Layout(size, align)),
-            Some(class) => {
-                self.give_blocks(class, &[block]);
-                size.wrapping_sub(block_size(class))
-            }
-            None => {
-                // SAFETY: by contract.
-                unsafe { self.free_large(block) };
-                size
-            }
-        };
-        self.caches.with(|store| store.settle(freed.wrapping_neg()));
+            Some(class) => self.give_blocks(class, &[block]),
+            // SAFETY: by contract.
+            None => unsafe { self.free_large(block) },
+        }
     }
 
     /// Puts a block of `class` into the magazine, making room when it is full.

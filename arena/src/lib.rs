@@ -79,7 +79,7 @@
 //!
 //! | | what | costs |
 //! |---|---|---|
-//! | [`Arena::stats`] | requested, live, cached, committed, each size class; always on | up to four instructions an operation with a layout that is not known at compile time |
+//! | [`Arena::stats`] | requested, live, cached, committed, each size class; always on | nothing where a thread has blocks at hand |
 //! | [`Stats::prometheus`] | the same as a page for Prometheus | nothing until it is called |
 //! | [`Arena::write_profile`] | for each stack, what is live of it and what it allocated | a sample in so many bytes, if [`Builder::profile`] asks for it |
 //!
@@ -138,7 +138,6 @@ mod profile;
 mod sample_filter;
 #[expect(unsafe_code, reason = "the lock lends what it protects")]
 mod sync;
-mod tally;
 
 #[cfg(not(loom))]
 mod fatal;

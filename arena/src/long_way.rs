@@ -11,12 +11,12 @@ use core::ptr;
 use crate::config::Builder;
 use crate::heap_core::HeapCore;
 use crate::large::Place;
-use crate::process::{CORE, HARDENED, core_of, with_cache};
-use crate::size_class::{block_size, class_of};
+use crate::process::{CORE, HARDENED, core_of, free_large, with_cache};
+use crate::size_class::block_size;
 use crate::state_window::state_at;
 use crate::thread_cache::ThreadCache;
 use crate::tls;
-use crate::units::{Claim, ClassIndex, Contents, Counted};
+use crate::units::{Claim, ClassIndex, Contents};
 
 /// Runs `f` with the heap that serves and a cache of it; `None` when memory is short.
 #[inline]
@@ -34,30 +34,26 @@ fn with_cache_inline<R>(
 }
 
 #[inline(never)]
-pub(crate) fn alloc_slow(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
+pub(crate) fn alloc_slow(
+    options: Option<&Builder>,
+    size: usize,
+    align: usize,
+    contents: Contents,
+) -> *mut u8 {
     if let Some(cache) = tls::hardened() {
-        return HARDENED.alloc_hardened(cache, size, align, Contents::Any, Counted::Request);
+        return HARDENED.alloc_hardened(cache, size, align, contents);
     }
-    alloc_rare(options, size, align)
+    alloc_rare(options, size, align, contents)
 }
 
 /// The rest of [`alloc_slow`].
 #[inline(never)]
-fn alloc_rare(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
-    with_cache_inline(options, |core, cache| core.alloc(cache, size, align))
-        .unwrap_or(ptr::null_mut())
-}
-
-#[inline]
-pub(crate) fn alloc_zeroed_slow(options: Option<&Builder>, size: usize, align: usize) -> *mut u8 {
-    with_cache_inline(options, |core, cache| core.alloc_zeroed(cache, size, align))
-        .unwrap_or(ptr::null_mut())
-}
-
-/// A block became larger by so many bytes, or smaller (the number wraps), without a copy.
-#[inline]
-pub(crate) fn count_growth(options: Option<&Builder>, bytes: usize) {
-    with_cache_inline(options, |_, cache| cache.credit(bytes));
+fn alloc_rare(options: Option<&Builder>, size: usize, align: usize, contents: Contents) -> *mut u8 {
+    with_cache_inline(options, |core, cache| match contents {
+        Contents::Any => core.alloc(cache, size, align),
+        Contents::Zero => core.alloc_zeroed(cache, size, align),
+    })
+    .unwrap_or(ptr::null_mut())
 }
 
 /// # Safety
@@ -108,38 +104,10 @@ pub(crate) fn alloc_hardened_short(class: ClassIndex) -> *mut u8 {
     let Some(cache) = tls::hardened() else {
         return ptr::null_mut();
     };
-    match HARDENED.alloc_at_hand(cache, class, Contents::Any, |_| {}) {
+    match HARDENED.alloc_at_hand(cache, class, Contents::Any) {
         Some(block) => block.as_ptr(),
         None => ptr::null_mut(),
     }
-}
-
-#[inline(never)]
-pub(crate) fn alloc_unsized_slow(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    if let Some(cache) = tls::hardened() {
-        return HARDENED.alloc_hardened(cache, size, align, contents, Counted::Block);
-    }
-    alloc_unsized_rare(size, align, contents)
-}
-
-/// The rest of [`alloc_unsized_slow`].
-#[inline(never)]
-fn alloc_unsized_rare(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    let block = with_cache_inline(None, |core, cache| {
-        if core.hardened {
-            return core.alloc_hardened(cache, size, align, contents, Counted::Block);
-        }
-        let Some(class) = class_of(size, align) else {
-            let block = core.alloc_large_with(cache, size, align, contents);
-            if !block.is_null() {
-                cache.credit(core.usable_size(block));
-            }
-            core.after_slow_path(Some(cache));
-            return block;
-        };
-        core.alloc(cache, block_size(class), align)
-    });
-    block.unwrap_or(ptr::null_mut())
 }
 
 /// Null is none of the heap's, and nothing is done.
@@ -188,25 +156,8 @@ unsafe fn dealloc_unsized_rare(block: *mut u8) {
                 _ => unsafe { dealloc_rare(block, block_size(class), 1) },
             }
         }
-        Place::Large(size) => {
-            let freed = with_cache_inline(None, |serving, cache| {
-                let is_owner = ptr::eq(serving, core);
-                if is_owner {
-                    // SAFETY: by contract.
-                    unsafe { core.free_large_with(cache, block) };
-                    cache.debit(size);
-                }
-                is_owner
-            });
-            if freed != Some(true) {
-                // SAFETY: by contract.
-                unsafe { core.free_large(block) };
-                core.caches.with(|store| store.settle(size.wrapping_neg()));
-            }
-            if let Some(cache) = tls::cache() {
-                core.after_slow_path(Some(cache));
-            }
-        }
+        // SAFETY: by contract.
+        Place::Large(_) => unsafe { free_large(core, block) },
     }
 }
 
@@ -216,23 +167,6 @@ fn free_hardened(core: &'static HeapCore, block: *mut u8) {
         core.free_hardened(cache, block, Claim::Any);
     });
     if freed.is_none() {
-        let size = core.free_rare(None, block, Claim::Any);
-        core.caches.with(|store| store.settle(size.wrapping_neg()));
-    }
-}
-
-/// Counts a block that had `old` bytes and is at `moved` now.
-pub(crate) fn note_resized(core: &'static HeapCore, old: usize, moved: *mut u8) {
-    let now = core.usable_size(moved);
-    let counted = with_cache(None, |serving, cache| {
-        let is_owner = ptr::eq(serving, core);
-        if is_owner {
-            cache.credit(now.wrapping_sub(old));
-        }
-        is_owner
-    });
-    if counted == Some(false) {
-        core.caches
-            .with(|store| store.settle(now.wrapping_sub(old)));
+        core.free_rare(None, block, Claim::Any);
     }
 }

@@ -18,10 +18,9 @@
 use core::ptr;
 
 use crate::countdown::Countdown;
-use crate::size_class::{MAGAZINE_OF_SIXTEENTHS, TABLE_BYTES, block_size};
+use crate::size_class::{MAGAZINE_OF_SIXTEENTHS, TABLE_BYTES};
 use crate::sync::{AtomicPtr, Ordering, UnsafeCell};
-use crate::tally::Account;
-use crate::units::{CLASS_COUNT, ClassIndex, MagazineIndex};
+use crate::units::{CLASS_COUNT, MagazineIndex};
 use crate::window::View;
 
 /// What became of a block that was pushed.
@@ -44,10 +43,6 @@ pub(crate) struct Magazines {
     view: UnsafeCell<View>,
     tops: [AtomicPtr<*mut u8>; CLASS_COUNT + 1],
     limits: [AtomicPtr<*mut u8>; CLASS_COUNT + 1],
-    /// What this thread asked for beyond the sizes of the small blocks that it holds, less what it
-    /// freed: 0 for a block of its class's size, below 0 for one that is rounded up, and the whole
-    /// of a large one.
-    pub(crate) account: Account,
     /// The way to the next sample for the heap profile: the thread's own that has the cache. Nobody
     /// begins that of [`EMPTY`], which so refuses every byte, and nobody writes it, because `spend`
     /// writes where it does not refuse, and `count` is for who got a block (N2).
@@ -80,7 +75,6 @@ pub(crate) static EMPTY: Magazines = Magazines {
     view: UnsafeCell::new(View::NONE),
     tops: [const { AtomicPtr::new(NOWHERE) }; CLASS_COUNT + 1],
     limits: [const { AtomicPtr::new(NOWHERE) }; CLASS_COUNT + 1],
-    account: Account::new(),
     countdown: Countdown::new(),
 };
 
@@ -173,25 +167,6 @@ impl Magazines {
         true
     }
 
-    /// Counts a block of `class` as handed out for `bytes`.
-    #[inline(always)]
-    pub(crate) fn credit_small(&self, class: ClassIndex, bytes: usize) {
-        let more = bytes.wrapping_sub(block_size(class));
-        // Where the compiler knows it, nothing is left of this.
-        if more != 0 {
-            self.account.credit(more);
-        }
-    }
-
-    /// Counts a block of `class` that was handed out for `bytes` as freed.
-    #[inline(always)]
-    pub(crate) fn debit_small(&self, class: ClassIndex, bytes: usize) {
-        let less = block_size(class).wrapping_sub(bytes);
-        if less != 0 {
-            self.account.credit(less);
-        }
-    }
-
     #[inline(always)]
     pub(crate) fn top(&self, index: MagazineIndex) -> *mut *mut u8 {
         // Relaxed: only the owner writes (T3); others only compare it with the base.
@@ -236,6 +211,7 @@ pub(crate) unsafe fn magazine_of_common(size: usize) -> MagazineIndex {
 mod tests {
     use super::*;
     use crate::size_class::class_of;
+    use crate::units::ClassIndex;
 
     #[test]
     fn the_short_table_agrees() {

@@ -124,6 +124,27 @@ pub(crate) fn own_cache() -> Option<(&'static HeapCore, &'static ThreadCache)> {
     }
 }
 
+/// Frees a large block of `core`, to the calling thread's cache if it has one there.
+///
+/// # Safety
+///
+/// As for [`HeapCore::free_large`].
+pub(crate) unsafe fn free_large(core: &'static HeapCore, block: *mut u8) {
+    let freed = with_cache(None, |serving, cache| {
+        let is_owner = ptr::eq(serving, core);
+        if is_owner {
+            // SAFETY: by contract.
+            unsafe { core.free_large_with(cache, block) };
+            core.after_slow_path(Some(cache));
+        }
+        is_owner
+    });
+    if freed != Some(true) {
+        // SAFETY: by contract.
+        unsafe { core.free_large(block) };
+    }
+}
+
 /// Puts `options` in force for the heap of the process.
 pub(crate) fn configure(options: &Builder) {
     // Relaxed: each option is a number of its own.

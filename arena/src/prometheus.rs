@@ -67,7 +67,7 @@ impl Stats {
             (
                 "requested_bytes",
                 "gauge",
-                "Asked for by live allocations.",
+                "Asked for by live allocations, estimated.",
                 self.requested,
             ),
             (

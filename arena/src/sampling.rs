@@ -24,7 +24,7 @@ use core::ptr;
 
 use crate::config::Builder;
 use crate::os;
-use crate::process::{CORE, own_cache, with_cache};
+use crate::process::{CORE, free_large, own_cache, with_cache};
 use crate::profile::{Frames, PROFILE, Sum};
 use crate::size_class::{block_size, class_of};
 use crate::thread_cache::ThreadCache;
@@ -38,8 +38,7 @@ pub(crate) fn spend(bytes: usize) -> bool {
     tls::magazines().countdown.spend(bytes)
 }
 
-/// After [`spend`] refused: the block of an allocation with a layout if it is a sample,
-/// else null.
+/// After [`spend`] refused: the block of an allocation if it is a sample, else null.
 #[cold]
 #[inline(never)]
 pub(crate) fn sample(
@@ -47,23 +46,6 @@ pub(crate) fn sample(
     size: usize,
     align: usize,
     contents: Contents,
-) -> *mut u8 {
-    take(options, size, align, contents, |_| size)
-}
-
-/// The same without a layout: statistics count the whole block.
-#[cold]
-#[inline(never)]
-pub(crate) fn sample_unsized(size: usize, align: usize, contents: Contents) -> *mut u8 {
-    take(None, size, align, contents, |block| CORE.usable_size(block))
-}
-
-fn take(
-    options: Option<&Builder>,
-    size: usize,
-    align: usize,
-    contents: Contents,
-    counted: impl FnOnce(*mut u8) -> usize,
 ) -> *mut u8 {
     let Some((cache, frames)) = stack_if_crossed(options, size) else {
         return ptr::null_mut();
@@ -74,7 +56,6 @@ fn take(
         return block;
     }
     if PROFILE.record(block.addr(), size, &frames) {
-        cache.credit(counted(block));
         CORE.after_slow_path(Some(cache));
         return block;
     }
@@ -146,21 +127,8 @@ unsafe fn free_small_slow(block: *mut u8, size: usize, align: usize) -> bool {
     if class_of(size, align).is_none() || !PROFILE.holds(block.addr()) {
         return false;
     }
-    let freed = with_cache(None, |core, cache| {
-        let is_owner = ptr::eq(core, &CORE);
-        if is_owner {
-            // SAFETY: by contract; a sample of a class's layout is a run of its own.
-            unsafe { CORE.free_large_with(cache, block) };
-            cache.debit(size);
-        }
-        is_owner
-    });
-    if freed != Some(true) {
-        // SAFETY: as above.
-        unsafe { CORE.free_large(block) };
-        CORE.caches.with(|store| store.settle(size.wrapping_neg()));
-    }
-    CORE.after_slow_path(own_cache().map(|(_, cache)| cache));
+    // SAFETY: by contract; a sample of a class's layout is a run of its own.
+    unsafe { free_large(&CORE, block) };
     true
 }
 

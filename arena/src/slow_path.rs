@@ -22,17 +22,22 @@ const MAX_GROWTH: usize = 128 << 10;
 const FEW_ENTRIES: usize = 16;
 
 impl HeapCore {
-    /// Fetches blocks for the empty magazine of `class` and returns one of them.
+    /// Fetches blocks for the empty magazine of `class` and returns one of them, for `request` bytes.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
-        let block = cache.alone(|| self.refill_alone(cache, class));
+    pub(crate) fn refill(&self, cache: &ThreadCache, class: ClassIndex, request: usize) -> *mut u8 {
+        let block = cache.alone(|| self.refill_alone(cache, class, request));
         self.after_slow_path(Some(cache));
         block
     }
 
     /// [`Self::refill`] inside `alone`.
-    pub(crate) fn refill_alone(&self, cache: &ThreadCache, class: ClassIndex) -> *mut u8 {
+    pub(crate) fn refill_alone(
+        &self,
+        cache: &ThreadCache,
+        class: ClassIndex,
+        request: usize,
+    ) -> *mut u8 {
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
         let visits = self.visit(cache);
         cache.close_holes(class);
@@ -69,6 +74,9 @@ impl HeapCore {
         let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {
             return ptr::null_mut();
         };
+        if let Some(central) = self.centrals.get(class.get()) {
+            central.note_request(request);
+        }
         cache.depot.note_fetched(class, got);
         cache.fill(class, rest);
         first

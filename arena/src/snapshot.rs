@@ -48,15 +48,12 @@ impl HeapCore {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::new();
         let mut cached = [0; CLASS_COUNT];
-        let mut requested = 0usize;
         let mut caches = 0;
         let mut kept = 0;
         let mut aside = 0;
         self.caches.with(|store| {
-            requested = store.settled();
             caches = store.caches();
             store.for_each(|cache| {
-                requested = requested.wrapping_add(cache.magazines.account.read());
                 kept += cache.runs.bytes();
                 aside += cache.depot.touched() * depot::SLOTS_BYTES;
                 for class in ClassIndex::all() {
@@ -72,37 +69,26 @@ impl HeapCore {
             });
         });
         let tiers = stats.classes.iter_mut().zip(&self.centrals).zip(cached);
-        let mut small = 0usize;
         for (class, ((out, central), cached)) in ClassIndex::all().zip(tiers) {
             let outside = central.outside();
             out.spans = central.spans();
             out.lent_blocks = central.lent().min(outside);
             out.guest_blocks = central.guests();
             let handed_out = outside - out.lent_blocks + out.guest_blocks;
-            // Below 0 where magazines hold samples, which are outside of no span.
-            let live_blocks = handed_out.wrapping_sub(cached);
-            small = small.wrapping_add(live_blocks.wrapping_mul(out.block_size));
+            // Magazines may hold samples, which are outside of no span.
             out.cached_blocks = cached.min(handed_out);
             out.live_blocks = handed_out - out.cached_blocks;
             out.free_blocks = (out.spans * span_blocks(class)).saturating_sub(outside);
             stats.cached += out.cached_blocks * out.block_size;
             stats.live += out.live_blocks * out.block_size;
+            stats.requested += central.requested(out.live_blocks, out.block_size);
         }
-        // Accounts have what small blocks were rounded up by, below 0, and large blocks. Relaxed:
-        // a number.
-        let mistaken = self.mistaken.load(Ordering::Relaxed);
-        requested = requested.wrapping_add(small).wrapping_sub(mistaken);
         // Relaxed: numbers.
         stats.large = self.large.load(Ordering::Relaxed).saturating_sub(kept);
         stats.cached_large = kept;
         stats.cached += kept;
         stats.live += stats.large;
-        // A snapshot between two threads' counts may be negative for an instant.
-        stats.requested = if requested > isize::MAX as usize {
-            0
-        } else {
-            requested
-        };
+        stats.requested += stats.large;
         stats.committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
         stats.purged = self.purged.load(Ordering::Relaxed) << GRANULE_SHIFT;
         let segments = self.pages.with(|pages| pages.segments());

@@ -8,8 +8,8 @@ use crate::units::CLASS_COUNT;
 /// A snapshot of one heap. Byte counts unless named otherwise.
 ///
 /// Taken while other threads work, the figures belong to slightly different moments; on
-/// a quiet heap they are exact. Keeping them costs up to four instructions an operation with a layout that
-/// the compiler does not know, else none; taking
+/// a quiet heap they are exact, but for `requested`. Keeping them costs an allocation or a free
+/// nothing where a thread has the block at hand, or room for it; taking
 /// a snapshot visits every thread cache and every class, some microseconds.
 ///
 /// The identities that hold on a quiet heap, for each class: blocks of all spans =
@@ -18,8 +18,9 @@ use crate::units::CLASS_COUNT;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Asked for by allocations that are still live: the sum of their sizes. Calls
-    /// without a layout count the whole block.
+    /// Asked for by allocations that are still live, estimated: each class's blocks by the latest
+    /// requests for which a thread had to fetch blocks (a moving average of about 16), so exact where all
+    /// requests of a class are alike; blocks above 32 KiB count whole.
     pub requested: usize,
     /// In blocks that the program holds: `requested` plus the rounding to block sizes.
     pub live: usize,

@@ -16,8 +16,8 @@
 //! - T1: `base + holes <= top <= limit <= base + capacity`, for every class.
 //! - T2: the slots in `base + holes .. top` hold blocks of the class that nobody else
 //!   holds; the `holes` slots below and the one below `base` hold null.
-//! - T3: only the owning thread writes, but for the harvest (`freeze.rs`); others read `top`,
-//!   `holes` and the account for statistics.
+//! - T3: only the owning thread writes, but for the harvest (`freeze.rs`); others read `top`
+//!   and `holes` for statistics.
 //! - T4: a block is above `top` before it is given to anybody, and below it only after
 //!   it was received: at every instant each block has one holder.
 //! - T5: an operation of the process heap loads the thread's pointer to the cache once,
@@ -101,7 +101,7 @@ impl Room<'_> {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct ThreadCache {
-    /// Tops, limits and the account: all that fast paths touch. First, so that the thread's
+    /// Tops and limits: all that fast paths touch. First, so that the thread's
     /// pointer is to both.
     pub(crate) magazines: Magazines,
     /// Freed blocks of whole granules.
@@ -203,19 +203,6 @@ impl ThreadCache {
     #[inline(always)]
     pub(crate) fn push(&self, class: ClassIndex, block: *mut u8) -> Push {
         self.magazines.push(MagazineIndex::of(class), block)
-    }
-
-    /// Counts `bytes` of a block that is not small as asked for, or a change of the size of
-    /// any block.
-    #[inline(always)]
-    pub(crate) fn credit(&self, bytes: usize) {
-        self.magazines.account.credit(bytes);
-    }
-
-    /// Counts `bytes` of a block that is not small as freed.
-    #[inline(always)]
-    pub(crate) fn debit(&self, bytes: usize) {
-        self.magazines.account.credit(bytes.wrapping_neg());
     }
 
     /// Blocks of `class` in the magazine; any thread may ask.

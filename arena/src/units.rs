@@ -152,15 +152,6 @@ pub(crate) enum Contents {
     Zero,
 }
 
-/// What statistics count of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
-    /// What was asked for: the free says how much that was.
-    Request,
-    /// All that can be used.
-    Block,
-}
-
 /// What a free says that its pointer is; only hardened heaps ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {

@@ -63,7 +63,7 @@ fn eight_threads_hand_blocks_around() {
             .expect("BRICKYARD_SOAK_SECONDS is a number of seconds"),
         Err(_) => 2,
     };
-    let before = Arena::stats().requested;
+    let before = Arena::stats().live;
     let end = Instant::now() + Duration::from_secs(seconds);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel()).unzip();
     let threads: Vec<_> = receivers
@@ -80,7 +80,7 @@ fn eight_threads_hand_blocks_around() {
         .map(|thread| thread.join().unwrap())
         .sum();
     assert!(blocks > 1000, "{blocks} blocks only");
-    let after = Arena::stats().requested;
+    let after = Arena::stats().live;
     assert!(
         after <= before + NOISE_BYTES,
         "{before} bytes before, {after} after"
@@ -144,7 +144,7 @@ fn a_hundred_thousand_short_threads_leave_nothing_behind() {
     run(100_000);
     let after = Arena::stats();
     assert!(
-        after.requested <= before.requested + NOISE_BYTES,
+        after.live <= before.live + NOISE_BYTES,
         "live bytes grew:\n{before}\n{after}"
     );
     assert!(
@@ -161,7 +161,7 @@ fn a_hundred_thousand_short_threads_leave_nothing_behind() {
 fn a_thousand_live_threads_allocate_at_the_same_time() {
     const THREADS: usize = 1000;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = Arena::stats().requested;
+    let before = Arena::stats().live;
     let barrier = Arc::new(Barrier::new(THREADS + 1));
     let threads: Vec<_> = (0..THREADS as u64)
         .map(|tag| {
@@ -182,15 +182,12 @@ fn a_thousand_live_threads_allocate_at_the_same_time() {
         .collect();
     barrier.wait();
     let most = Arena::stats();
-    assert!(
-        most.requested >= before + THREADS * (99 * 100 / 2) * 8,
-        "{most}"
-    );
+    assert!(most.live >= before + THREADS * (99 * 100 / 2) * 8, "{most}");
     barrier.wait();
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
-    let after = Arena::stats().requested;
+    let after = Arena::stats().live;
     assert!(
         after <= before + NOISE_BYTES,
         "{before} bytes before, {after} after"

@@ -69,8 +69,8 @@ fn allocate_and_check() {
     assert_eq!(grown.iter().sum::<u32>(), 2999 * 3000 / 2);
 }
 
-fn requested() -> usize {
-    Arena::stats().requested
+fn live() -> usize {
+    Arena::stats().live
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn destructors_of_thread_locals_allocate_and_free() {
         }
     };
     run(100);
-    let (before, destroyed) = (requested(), DESTROYED.load(Ordering::Relaxed));
+    let (before, destroyed) = (live(), DESTROYED.load(Ordering::Relaxed));
     run(2000);
     assert_eq!(DESTROYED.load(Ordering::Relaxed), destroyed + 2000);
-    let after = requested();
+    let after = live();
     assert!(
         after <= before + 4096,
         "{before} bytes before 2000 threads, {after} after"
@@ -155,10 +155,10 @@ fn destructors_of_posix_keys_allocate_in_every_round() {
     };
     key();
     run(50);
-    let (before, rounds) = (requested(), ROUNDS.load(Ordering::Relaxed));
+    let (before, rounds) = (live(), ROUNDS.load(Ordering::Relaxed));
     run(1000);
     assert_eq!(ROUNDS.load(Ordering::Relaxed) - rounds, 3000);
-    let after = requested();
+    let after = live();
     assert!(
         after <= before + 4096,
         "{before} bytes before 1000 threads, {after} after"

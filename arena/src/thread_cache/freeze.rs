@@ -151,7 +151,6 @@ impl ThreadCache {
     pub(crate) fn idle_for(&self, now_ms: u64) -> u64 {
         // Relaxed, all: numbers; a wrong guess costs a refill.
         let mut sum = self.visits.load(Ordering::Relaxed);
-        sum = sum.rotate_left(32) ^ self.magazines.account.read();
         for class in ClassIndex::all() {
             sum = sum.rotate_left(5) ^ self.height(class);
         }
