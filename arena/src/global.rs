@@ -166,7 +166,7 @@ impl Arena {
                 return block;
             }
         }
-        alloc_slow(None, size, align, Contents::Any)
+        alloc_slow(size, align, None, Contents::Any)
     }
 
     /// The short way of [`Self::alloc_unsized`] at alignment 16: a block that the calling
@@ -222,7 +222,7 @@ impl Arena {
     pub fn alloc_zeroed_unsized(size: usize, align: usize) -> *mut u8 {
         // A hardened heap's blocks are zero already, mostly.
         if class_of(size, align).is_none() || tls::hardened().is_some() {
-            return alloc_slow(None, size, align, Contents::Zero);
+            return alloc_slow(size, align, None, Contents::Zero);
         }
         let block = Self::alloc_unsized(size, align);
         if !block.is_null() {
@@ -388,7 +388,7 @@ unsafe impl GlobalAlloc for Arena {
                 return block;
             }
         }
-        alloc_slow(self.options.as_ref(), size, align, Contents::Any)
+        alloc_slow(size, align, self.options.as_ref(), Contents::Any)
     }
 
     #[inline]
@@ -417,7 +417,7 @@ unsafe impl GlobalAlloc for Arena {
                 return sample;
             }
         }
-        alloc_slow(self.options.as_ref(), size, align, Contents::Zero)
+        alloc_slow(size, align, self.options.as_ref(), Contents::Zero)
     }
 
     #[inline]

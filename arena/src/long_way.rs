@@ -33,22 +33,23 @@ fn with_cache_inline<R>(
     }
 }
 
+/// Size and alignment come in the registers in which `GlobalAlloc` has them.
 #[inline(never)]
 pub(crate) fn alloc_slow(
-    options: Option<&Builder>,
     size: usize,
     align: usize,
+    options: Option<&Builder>,
     contents: Contents,
 ) -> *mut u8 {
     if let Some(cache) = tls::hardened() {
         return HARDENED.alloc_hardened(cache, size, align, contents);
     }
-    alloc_rare(options, size, align, contents)
+    alloc_rare(size, align, options, contents)
 }
 
 /// The rest of [`alloc_slow`].
 #[inline(never)]
-fn alloc_rare(options: Option<&Builder>, size: usize, align: usize, contents: Contents) -> *mut u8 {
+fn alloc_rare(size: usize, align: usize, options: Option<&Builder>, contents: Contents) -> *mut u8 {
     with_cache_inline(options, |core, cache| match contents {
         Contents::Any => core.alloc(cache, size, align),
         Contents::Zero => core.alloc_zeroed(cache, size, align),
