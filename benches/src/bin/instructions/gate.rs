@@ -125,7 +125,7 @@ const ROWS: [Row; 22] = [
     row("Rust, Box, 64", BOX_64, None, 25.0).aim(22.0),
     row("Rust, Box, 1024", BOX_1024, None, 25.0).aim(22.0),
     // 64 bytes again, from a crate that does not know which allocator it will have.
-    row("Rust, Box, far crate", FAR_64, None, 55.0).aim(22.0),
+    row("Rust, Box, far crate", FAR_64, None, 53.0).aim(22.0),
     row("Rust, inlined, 64", INLINED, None, 26.0).aim(22.0),
     row("C, pair, 16", C_16, Some(NO_PAIR), 34.0).aim(30.0),
     row("C, pair, 64", C_64, Some(NO_PAIR), 34.0).aim(30.0),
