@@ -7,6 +7,7 @@
 
 mod memory;
 mod real;
+mod serve;
 mod stress;
 mod threads;
 
@@ -25,6 +26,7 @@ pub(crate) const ALL: &[Workload] = &[
     Workload::on_input("index-4t", real::index_threaded),
     Workload::on_input("json", real::json),
     Workload::on_input("json-4t", real::json_threaded),
+    Workload::stress("serve", serve::serve),
     Workload::stress("pairs", stress::pairs),
     Workload::stress("batch-in-order", stress::batch_in_order),
     Workload::stress("batch-reverse", stress::batch_reverse),
