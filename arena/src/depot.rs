@@ -16,7 +16,8 @@
 //! find them in their spans.
 //!
 //! Blocks in a depot count as outside of their spans. They go back before the heap grows on
-//! this thread, when nobody wanted them for a while, and whenever magazines are emptied.
+//! this thread, if they are a part of it to speak of, when nobody wanted them for a while, and
+//! whenever magazines are emptied.
 //!
 //! Invariants:
 //! - D1: every batch that was ever used is in the list of one class or in `vacant`, once.

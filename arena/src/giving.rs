@@ -118,15 +118,18 @@ impl HeapCore {
     pub(crate) fn set_aside(&self, cache: &ThreadCache, class: ClassIndex) -> Aside {
         let magazine = Some(MagazineIndex::of(class));
         let view = cache.magazines.view();
-        let is_known = |addr| {
-            view.magazine_of(addr) == magazine
-                || self
-                    .segment_of(addr)
-                    .is_some_and(|segment| segment.is_kind(addr, Kind::Blocks(class)))
-        };
+        let is_known = |addr| view.magazine_of(addr) == magazine || self.is_in_span_of(class, addr);
         // SAFETY: the window and the label say so of granules of the class alone (W1, G2), and
         // these are readable and writable.
         unsafe { cache.set_aside(class, self.room(), is_known) }
+    }
+
+    /// Whether the granule of `addr` is of a span of `class`, whatever the window shows.
+    #[cold]
+    #[inline(never)]
+    fn is_in_span_of(&self, class: ClassIndex, addr: usize) -> bool {
+        self.segment_of(addr)
+            .is_some_and(|segment| segment.is_kind(addr, Kind::Blocks(class)))
     }
 
     /// Gives a block back for which [`Self::span_of_block`] found no span.

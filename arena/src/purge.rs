@@ -86,6 +86,15 @@ pub(crate) fn most_set_aside(own: usize, threads: usize) -> usize {
     own.saturating_mul(4) / threads.clamp(1, 4)
 }
 
+/// Whether the `aside` bytes that a thread set aside go back to their spans before a heap of
+/// `committed` bytes grows.
+///
+/// In a heap that grows for long, one does so every few operations. What is less than a 128th of it is not
+/// felt in its memory, and serves the thread as blocks of the same sizes come and go.
+pub(crate) fn aside_is_felt(committed: usize, aside: usize) -> bool {
+    aside >= committed / 128
+}
+
 /// Whether free OS pages inside part-used spans are to be purged before a heap of
 /// `committed` granules grows: when `free` granules' worth of resident free blocks lie in
 /// spans, and the last sweep left `swept`.
@@ -133,6 +142,12 @@ mod tests {
             assert!(retained(dirty, u64::MAX, 250) <= KEEP_GRANULES);
         }
         assert_eq!(retained(1 << 20, 250, 250), 1 << 19);
+    }
+
+    #[test]
+    fn what_is_aside_is_felt_from_a_share_of_the_heap_on() {
+        assert!(aside_is_felt(1 << 20, 8192));
+        assert!(!aside_is_felt(1 << 20, 8191));
     }
 
     #[test]

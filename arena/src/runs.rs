@@ -35,7 +35,7 @@ impl HeapCore {
         }
         if cache.depot.bytes() > 0 && size <= MAX_RUN_BYTES {
             // Small blocks that nobody has may make a run.
-            cache.alone(|| self.empty_depot(cache));
+            cache.alone(|| self.empty_depot_for_growth(cache));
         }
         let block = self.alloc_large(size, align, contents);
         if !block.is_null() || !cache.alone(|| self.give_up_kept_by(cache)) {

@@ -48,7 +48,7 @@ impl HeapCore {
             }
             if self.is_exhausted(class) {
                 // A span more is wanted: what others of the thread's classes hold may be one.
-                self.empty_depot(cache);
+                self.empty_depot_for_growth(cache);
             }
         }
         let want = match cache.allowance(class) {
@@ -121,7 +121,7 @@ impl HeapCore {
                 Aside::Full => {}
                 // The bits of the spans know if it was freed before. If it was, it lies in the
                 // list of its class.
-                Aside::Odd => {
+                Aside::Marked => {
                     self.give_back(cache, |other| if other == class { usize::MAX } else { 0 });
                 }
             }
@@ -161,6 +161,15 @@ impl HeapCore {
             self.give_back(cache, |_| usize::MAX);
         }
         any
+    }
+
+    /// [`Self::empty_depot`] before the heap grows, if the depot holds enough to be felt.
+    pub(crate) fn empty_depot_for_growth(&self, cache: &ThreadCache) {
+        // Relaxed: a count for the policy.
+        let committed = self.committed.load(Ordering::Relaxed) << GRANULE_SHIFT;
+        if purge::aside_is_felt(committed, cache.depot.bytes()) {
+            self.empty_depot(cache);
+        }
     }
 
     /// Memory is short: gives up what the thread keeps beyond its magazines; whether there was

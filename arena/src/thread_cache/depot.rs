@@ -22,11 +22,11 @@ const _: () = assert!(2 * BATCH == MAX_ENTRIES);
 pub(crate) enum Aside {
     /// They are in the depot.
     Done,
-    /// Nothing was done: the depot is not for them, or has no room.
+    /// Nothing was done: the depot is not for them, or has no room. One of them may be no block of a
+    /// span of the class: one of a lent run, which is never set aside, or none at all.
     Full,
-    /// Nothing was done: one of them is not what it should be, as far as its address and its mark
-    /// show. It may be in the depot already.
-    Odd,
+    /// Nothing was done: one of them has its mark. It may be in the depot already.
+    Marked,
 }
 
 /// Makes the mark of an address: no pointer, no small number, no text.
@@ -57,8 +57,9 @@ impl ThreadCache {
         // SAFETY: the magazine has two batches of entries, which nobody else touches (T3).
         let blocks = unsafe { slice::from_raw_parts(base, BATCH) };
         // SAFETY: by contract.
-        if !unsafe { mark_all(class, blocks, is_known) } {
-            return Aside::Odd;
+        let marked = unsafe { mark_all(class, blocks, is_known) };
+        if marked != Aside::Done {
+            return marked;
         }
         let Some(slots) = self.depot.add(class).map(|batch| self.batch_slots(batch)) else {
             // SAFETY: they were marked just now.
@@ -149,7 +150,7 @@ fn mark_of(block: *mut u8) -> usize {
     block.addr() ^ MARK
 }
 
-/// Marks `blocks` of `class`; `false`, with no mark left, if one is not what it should be.
+/// Marks `blocks` of `class`; unless it is [`Aside::Done`], no mark is left.
 ///
 /// # Safety
 ///
@@ -158,29 +159,63 @@ unsafe fn mark_all(
     class: ClassIndex,
     blocks: &[*mut u8],
     is_known: impl Fn(usize) -> bool,
-) -> bool {
+) -> Aside {
     // Spans start on granules, so blocks are as aligned as their size is.
     let misaligned = (block_size(class) & block_size(class).wrapping_neg()) - 1;
+    let is_good = |block: *mut u8| is_known(block.addr()) && block.addr() & misaligned == 0;
     for (at, &block) in blocks.iter().enumerate() {
-        let mut is_good = is_known(block.addr()) && block.addr() & misaligned == 0;
-        if is_good {
-            let word = block.cast::<usize>();
-            // SAFETY: in a granule of the class, so mapped, and a multiple of 8: the word lies in
-            // that granule; a free block is the caller's to write to. What looks like a mark and is
-            // none goes, so that it is found once.
-            #[cfg(not(brickyard_asan))]
-            unsafe {
-                is_good = word.read() != mark_of(block);
-                word.write(if is_good { mark_of(block) } else { 0 });
-            }
+        let here = is_good(block);
+        // SAFETY: in a granule of the class, so mapped, and a multiple of 8: the word lies in that
+        // granule; a free block is the caller's to write to.
+        if here && unsafe { !lost_mark(block) } {
+            // SAFETY: as above.
+            unsafe { put_mark(block) };
+            continue;
         }
-        if !is_good {
-            // SAFETY: those before it were marked.
-            unsafe { unmark_all(blocks.get(..at).unwrap_or_default()) };
-            return false;
-        }
+        let (before, rest) = blocks.split_at(at);
+        // SAFETY: those before it were marked.
+        unsafe { unmark_all(before) };
+        let mut others = rest.iter().filter(|&&other| is_good(other));
+        // SAFETY: as above.
+        return if here || others.any(|&other| unsafe { lost_mark(other) }) {
+            Aside::Marked
+        } else {
+            Aside::Full
+        };
     }
-    true
+    Aside::Done
+}
+
+/// Marks `block`.
+///
+/// # Safety
+///
+/// Its first word is the caller's to write.
+#[inline(always)]
+unsafe fn put_mark(block: *mut u8) {
+    if cfg!(not(brickyard_asan)) {
+        // SAFETY: by contract.
+        unsafe { block.cast::<usize>().write(mark_of(block)) };
+    }
+}
+
+/// Whether `block` had its mark, which it has no more: what looks like one and is none is found
+/// once.
+///
+/// # Safety
+///
+/// Its first word is the caller's to read and to write.
+#[inline(always)]
+unsafe fn lost_mark(block: *mut u8) -> bool {
+    let word = block.cast::<usize>();
+    // SAFETY: by contract.
+    unsafe {
+        let had_it = cfg!(not(brickyard_asan)) && word.read() == mark_of(block);
+        if had_it {
+            word.write(0);
+        }
+        had_it
+    }
 }
 
 /// Takes the marks of `blocks` away.
@@ -192,5 +227,41 @@ unsafe fn unmark_all(blocks: &[*mut u8]) {
     for &block in blocks.iter().filter(|_| cfg!(not(brickyard_asan))) {
         // SAFETY: by contract a block that is the caller's.
         unsafe { block.cast::<usize>().write(0) };
+    }
+}
+
+#[cfg(all(test, not(loom), not(brickyard_asan)))]
+mod tests {
+    use super::*;
+    use crate::size_class::class_of;
+
+    /// What `mark_all` says of blocks of 16 bytes in `memory`, of which it knows all but one.
+    fn marked(memory: &mut [[usize; 2]], unknown: usize) -> Aside {
+        let blocks: Vec<*mut u8> = memory
+            .iter_mut()
+            .map(|block| ptr::from_mut(block).cast())
+            .collect();
+        let unknown = blocks.get(unknown).map(|block| block.addr());
+        // SAFETY: the blocks are ours.
+        unsafe {
+            mark_all(class_of(16, 8).unwrap(), &blocks, |addr| {
+                Some(addr) != unknown
+            })
+        }
+    }
+
+    #[test]
+    fn a_block_of_elsewhere_hides_no_mark() {
+        let mut memory = [[0; 2]; 8];
+        assert_eq!(marked(&mut memory, 3), Aside::Full);
+        assert_eq!(memory, [[0; 2]; 8], "marks are left");
+        memory[6][0] = mark_of(ptr::from_mut(&mut memory[6]).cast());
+        assert_eq!(marked(&mut memory, 3), Aside::Marked);
+        assert_eq!(memory, [[0; 2]; 8]);
+        memory[6][0] = mark_of(ptr::from_mut(&mut memory[6]).cast());
+        assert_eq!(marked(&mut memory, 8), Aside::Marked);
+        assert_eq!(memory, [[0; 2]; 8], "it is found once");
+        assert_eq!(marked(&mut memory, 8), Aside::Done);
+        assert!(memory.iter().all(|block| block[0] != 0));
     }
 }
