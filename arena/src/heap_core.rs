@@ -486,6 +486,18 @@ impl HeapCore {
 /// Writes the addresses of the blocks of `mask` into `out`, as far as there is room; returns
 /// how many. The first block of the mask's word starts at `start`.
 fn write_addresses(start: usize, block_bytes: usize, mask: u64, out: &mut [*mut u8]) -> usize {
+    let first = mask.trailing_zeros();
+    let count = mask.count_ones() as usize;
+    let mut addr = start + first as usize * block_bytes;
+    if mask != 0 && mask >> first == below(count) {
+        // Side by side, as in a new span.
+        let room = count.min(out.len());
+        for slot in out.iter_mut().take(room) {
+            *slot = ptr::with_exposed_provenance_mut(addr);
+            addr += block_bytes;
+        }
+        return room;
+    }
     let mut rest = mask;
     let mut written = 0;
     for slot in out {
@@ -498,4 +510,23 @@ fn write_addresses(start: usize, block_bytes: usize, mask: u64, out: &mut [*mut 
         rest &= rest - 1;
     }
     written
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_are_those_of_the_bits() {
+        for mask in [0, 1, 0b1011, u64::MAX, u64::MAX << 20, 0x00ff_ff00, 1 << 63] {
+            for room in [0, 1, 3, 64] {
+                let mut out = [ptr::null_mut(); 64];
+                let written = write_addresses(4096, 48, mask, &mut out[..room]);
+                let bits = (0..64).filter(|bit| mask >> bit & 1 == 1).take(room);
+                let expected: Vec<usize> = bits.map(|bit| 4096 + bit * 48).collect();
+                let found: Vec<usize> = out[..written].iter().map(|block| block.addr()).collect();
+                assert_eq!(found, expected, "{mask:x} into {room}");
+            }
+        }
+    }
 }
