@@ -423,8 +423,16 @@ unsafe impl GlobalAlloc for Arena {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        // SAFETY: by the contract of `GlobalAlloc::realloc`.
-        if let Some(block) = unsafe { core_of(block).resize(block, (size, align), new_size) } {
+        let classes = (
+            class_of_common(size, align),
+            class_of_common(new_size, align),
+        );
+        let resized = match classes {
+            (Some(old), Some(new)) if !is_hardened() => (old == new).then_some(block),
+            // SAFETY: by the contract of `GlobalAlloc::realloc`.
+            _ => unsafe { core_of(block).resize(block, (size, align), new_size) },
+        };
+        if let Some(block) = resized {
             if self.profiled {
                 sampling::note_growth(block, size, new_size);
             }

@@ -58,6 +58,7 @@ static ATTACHED: Lock<usize> = Lock::new(0);
 static IS_HARDENED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the process is hardened.
+#[inline]
 pub(crate) fn is_hardened() -> bool {
     // Relaxed: who holds a block of the hardened heap was told of it by a thread that has
     // seen true, and sees it too.
