@@ -436,10 +436,10 @@ impl Segment {
         }
         // Relaxed, both: readers hold a block that was handed out after this (see
         // `kind_at`), or only look for misuse.
-        for slot in self.kinds.get(run.start..run.end()).into_iter().flatten() {
+        for slot in self.kinds.get(run.start..run.end()).unwrap_or_default() {
             slot.store(kind.pack(), Ordering::Relaxed);
         }
-        for slot in self.owners.get(run.start..run.end()).into_iter().flatten() {
+        for slot in self.owners.get(run.start..run.end()).unwrap_or_default() {
             slot.store(owner, Ordering::Relaxed);
         }
     }
