@@ -21,7 +21,7 @@ use crate::guard::Guards;
 use crate::lend::Lending;
 use crate::magazines::Push;
 use crate::os;
-use crate::page_heap::{Given, Growth, PageHeap};
+use crate::page_heap::{Given, Growth, PageHeap, Placement, Wanted};
 use crate::page_map::PAGE_MAP;
 use crate::purge;
 use crate::segment::Segment;
@@ -326,8 +326,12 @@ impl HeapCore {
         let Some(central) = self.centrals.get(class.get()) else {
             return false;
         };
-        let (len, align) = (span_granules(class), span_align(class));
-        let Some(given) = self.alloc_granules(len, align, Kind::Blocks(class), growth) else {
+        let wanted = Wanted {
+            len: span_granules(class),
+            align: span_align(class),
+            placement: Placement::Tight,
+        };
+        let Some(given) = self.alloc_granules(wanted, Kind::Blocks(class), growth) else {
             return false;
         };
         let start = given.segment.run_of(given.span).start;
@@ -358,15 +362,14 @@ impl HeapCore {
     /// the policy says that it is time.
     pub(crate) fn alloc_granules(
         &self,
-        len: usize,
-        align: usize,
+        wanted: Wanted,
         kind: Kind,
         growth: Growth,
     ) -> Option<Given<'static>> {
         self.tick();
         let alloc = |growth| {
             self.pages
-                .with(|pages| pages.alloc(self.os(), self.id, len, align, kind, growth))
+                .with(|pages| pages.alloc(self.os(), self.id, wanted, kind, growth))
         };
         // Relaxed: hints and counts for the policy.
         let empties = self.empties.load(Ordering::Relaxed) != 0;

@@ -9,13 +9,13 @@ use crate::fatal::{Misuse, die};
 use crate::guard::Guards;
 use crate::heap_core::HeapCore;
 use crate::os;
-use crate::page_heap::{Given, Growth, MAX_RUN_BYTES, publish};
+use crate::page_heap::{Given, Growth, MAX_RUN_BYTES, Placement, Wanted, publish};
 use crate::page_map::{Entry, PAGE_MAP};
 use crate::profile::PROFILE;
 use crate::run_cache::KeptRun;
 use crate::segment::Segment;
 use crate::size_class::block_size;
-use crate::span::{Kind, Span};
+use crate::span::Kind;
 use crate::sync::Ordering;
 use crate::units::{
     Change, Contents, GRANULE_BYTES, GRANULE_SHIFT, Run, SEGMENT_BYTES, align_up, granules_for,
@@ -40,13 +40,20 @@ impl HeapCore {
             return ptr::null_mut();
         }
         if size <= MAX_RUN_BYTES && align <= MAX_RUN_BYTES {
-            self.alloc_run(size, align, contents)
+            self.alloc_run(size, align, contents, Placement::Tight)
         } else {
             self.alloc_big(size, align, contents)
         }
     }
 
-    fn alloc_run(&self, size: usize, align: usize, contents: Contents) -> *mut u8 {
+    /// Allocates a run of granules of a segment; null when memory is short.
+    pub(crate) fn alloc_run(
+        &self,
+        size: usize,
+        align: usize,
+        contents: Contents,
+        placement: Placement,
+    ) -> *mut u8 {
         let Some(len) = granules_for(size.max(1)) else {
             return ptr::null_mut();
         };
@@ -54,7 +61,12 @@ impl HeapCore {
         if !self.reserve(len) {
             return ptr::null_mut();
         }
-        let Some(given) = self.alloc_granules(len, align, Kind::Whole, Growth::Allow) else {
+        let wanted = Wanted {
+            len,
+            align,
+            placement,
+        };
+        let Some(given) = self.alloc_granules(wanted, Kind::Whole, Growth::Allow) else {
             self.unreserve(len);
             return ptr::null_mut();
         };
@@ -154,11 +166,13 @@ impl HeapCore {
     ) -> Option<(usize, usize)> {
         let mut kept = (self.big).with(|big| big.take(len, align, least, change))?;
         let most = len * big::most_times(change) / 2;
-        // SAFETY: a kept mapping is ours and unused, and `most` a multiple of the OS page size.
-        if kept.len > most && unsafe { self.os.unmap(kept.addr + most, kept.len - most) } {
-            let resident = kept.resident.min(most);
+        // A block that does not grow yet has no use for what is behind it.
+        let cut = if least == 0 { len } else { most };
+        // SAFETY: a kept mapping is ours and unused, and `cut` a multiple of the OS page size.
+        if kept.len > most && unsafe { self.os.unmap(kept.addr + cut, kept.len - cut) } {
+            let resident = kept.resident.min(cut);
             self.note_big_purged(kept.resident - resident);
-            (kept.len, kept.resident) = (most, resident);
+            (kept.len, kept.resident) = (cut, resident);
         }
         if !self.reserve((kept.len - kept.resident) >> GRANULE_SHIFT) {
             // SAFETY: it was taken, and nobody has it yet.
@@ -370,7 +384,16 @@ impl HeapCore {
         if let Some(segment) = self.segment_of(addr) {
             if new_size <= MAX_RUN_BYTES {
                 let span = segment.span_at(addr)?;
-                return self.resize_run(segment, span, new_size).then_some(block);
+                if self.resize_run(segment, span, new_size) {
+                    return Some(block);
+                }
+                // Only C's `realloc` is often asked for a little more. A buffer that doubles moves
+                // to a run that the thread kept, which is in the processor's cache.
+                if change == Change::Growth || new_size <= old_len || self.hardened {
+                    return None;
+                }
+                // SAFETY: by contract; the run has `old_len` bytes.
+                return unsafe { self.move_run(block, old_len, new_size) };
             }
             if change == Change::Other {
                 return None;
@@ -390,42 +413,6 @@ impl HeapCore {
         }
         // SAFETY: by contract.
         unsafe { self.resize_big(addr, old_len, len, align, change) }
-    }
-
-    fn resize_run(&self, segment: &'static Segment, span: &Span, new_size: usize) -> bool {
-        let Some(len) = granules_for(new_size.max(1)) else {
-            return false;
-        };
-        let old = span.granules();
-        if len == old {
-            return true;
-        }
-        if self.hardened && len < old {
-            // As at a free: what it loses is handed out again as it is.
-            let end = ptr::with_exposed_provenance_mut::<u8>(span.start() + len * GRANULE_BYTES);
-            // SAFETY: the part of the caller's run that it gives up.
-            unsafe { end.write_bytes(0, (old - len) * GRANULE_BYTES) };
-        }
-        let added = len.saturating_sub(old);
-        if !self.reserve(added) {
-            return false;
-        }
-        // SAFETY: the span is a whole one of the segment and the caller's; the part that
-        // it loses is unused by the caller's will.
-        let fresh = self
-            .pages
-            .with(|pages| unsafe { pages.resize(segment, span, len) });
-        // What was resident before was counted already.
-        self.unreserve(added - fresh.unwrap_or(0));
-        if fresh.is_none() {
-            return false;
-        }
-        // Relaxed: a count for statistics.
-        self.large.fetch_add(
-            len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES),
-            Ordering::Relaxed,
-        );
-        true
     }
 
     /// # Safety

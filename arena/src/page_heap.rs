@@ -62,6 +62,26 @@ pub(crate) enum Growth {
     Allow,
 }
 
+/// Where in the free granules a run is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Where it fits best.
+    Tight,
+    /// Where as much again is free behind it, if there is such a place: a block that had to move
+    /// because it grew, and will grow again.
+    Roomy,
+}
+
+/// The run that a request wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Granules.
+    pub(crate) len: usize,
+    /// Granules of which its start is a multiple.
+    pub(crate) align: usize,
+    pub(crate) placement: Placement,
+}
+
 impl PageHeap {
     pub(crate) const fn new() -> Self {
         Self {
@@ -73,19 +93,27 @@ impl PageHeap {
         }
     }
 
-    /// Gives out `len` granules at a multiple of `align` granules, as one span.
+    /// Gives out a run, as one span.
     ///
     /// Complexity: constant number of segments, each searched in a few hundred cycles.
     pub(crate) fn alloc(
         &mut self,
         os: Os,
         heap: u16,
-        len: usize,
-        align: usize,
+        wanted: Wanted,
         kind: Kind,
         growth: Growth,
     ) -> Option<Given<'static>> {
-        let Some((segment, start)) = self.find(len, align) else {
+        let Wanted {
+            len,
+            align,
+            placement,
+        } = wanted;
+        let roomy = match placement {
+            Placement::Roomy if growth == Growth::Allow => self.find_roomy(len),
+            _ => None,
+        };
+        let Some((segment, start)) = roomy.or_else(|| self.find(len, align)) else {
             if growth == Growth::Refuse {
                 return None;
             }
@@ -290,6 +318,26 @@ impl PageHeap {
             }
         }
         None
+    }
+
+    /// A place for `len` granules with as many free behind it, in the smallest run that has one.
+    ///
+    /// In a run of fresh granules that is much longer, behind a quarter of it: what comes next goes to
+    /// that quarter, because that is the smaller part until the block has grown much. Dirty granules are
+    /// better used than left.
+    fn find_roomy(&self, len: usize) -> Option<(&'static Segment, usize)> {
+        let (segment, start) = self.find(2 * len, 1)?;
+        let run = Run { start, len };
+        // SAFETY: under the lock.
+        let (free, fresh) = unsafe {
+            segment.with_state(|state| (state.used.clear_around(run), state.fresh.count(run)))
+        };
+        let skip = if free.len >= 4 * len && fresh > len / 2 {
+            free.len / 4
+        } else {
+            0
+        };
+        Some((segment, start + skip))
     }
 
     /// Adds a segment, from a hollow one where its place is still free.

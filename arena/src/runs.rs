@@ -4,11 +4,13 @@
 use core::ptr;
 
 use crate::heap_core::HeapCore;
-use crate::page_heap::MAX_RUN_BYTES;
+use crate::page_heap::{MAX_RUN_BYTES, Placement};
 use crate::run_cache::{KeptRun, MAX_KEPT_BYTES};
 use crate::segment::Segment;
+use crate::span::Span;
+use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
-use crate::units::{Contents, GRANULE_SHIFT, granules_for};
+use crate::units::{Contents, GRANULE_BYTES, GRANULE_SHIFT, granules_for};
 
 /// Runs that come and go in a thread's cache until the heap is looked at: the look costs as
 /// much as a fifth of such a pair.
@@ -102,6 +104,71 @@ impl HeapCore {
         }
         cache.give_up_run_room(&self.cacheable);
         any
+    }
+
+    /// Changes the length of a run where it is; `false` when it stays.
+    pub(crate) fn resize_run(
+        &self,
+        segment: &'static Segment,
+        span: &Span,
+        new_size: usize,
+    ) -> bool {
+        let Some(len) = granules_for(new_size.max(1)) else {
+            return false;
+        };
+        let old = span.granules();
+        if len == old {
+            return true;
+        }
+        if self.hardened && len < old {
+            // As at a free: what it loses is handed out again as it is.
+            let end = ptr::with_exposed_provenance_mut::<u8>(span.start() + len * GRANULE_BYTES);
+            // SAFETY: the part of the caller's run that it gives up.
+            unsafe { end.write_bytes(0, (old - len) * GRANULE_BYTES) };
+        }
+        let added = len.saturating_sub(old);
+        if !self.reserve(added) {
+            return false;
+        }
+        // SAFETY: the span is a whole one of the segment and the caller's; the part that
+        // it loses is unused by the caller's will.
+        let fresh = self
+            .pages
+            .with(|pages| unsafe { pages.resize(segment, span, len) });
+        // What was resident before was counted already.
+        self.unreserve(added - fresh.unwrap_or(0));
+        if fresh.is_none() {
+            return false;
+        }
+        // Relaxed: a count for statistics.
+        self.large.fetch_add(
+            len.wrapping_sub(old).wrapping_mul(GRANULE_BYTES),
+            Ordering::Relaxed,
+        );
+        true
+    }
+
+    /// Moves a run that cannot grow where it is to where it can grow again; `None` when memory is
+    /// short.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a run of this heap of `old` bytes, in use by the caller, and `new_size` is more.
+    pub(crate) unsafe fn move_run(
+        &self,
+        block: *mut u8,
+        old: usize,
+        new_size: usize,
+    ) -> Option<*mut u8> {
+        let moved = self.alloc_run(new_size, 1, Contents::Any, Placement::Roomy);
+        if moved.is_null() {
+            return None;
+        }
+        // SAFETY: both are the caller's and hold `old` bytes; they are different blocks.
+        unsafe { ptr::copy_nonoverlapping(block, moved, old) };
+        // SAFETY: by contract; the contents moved.
+        unsafe { self.free_large(block) };
+        Some(moved)
     }
 }
 
