@@ -22,11 +22,52 @@ const SOME_BYTES: usize = 512;
 /// Bytes that are stored at once.
 const WORD: usize = 16;
 
-/// What is stored at once.
-#[cfg(target_arch = "x86_64")]
-type Wide = core::arch::x86_64::__m128i;
+/// Bytes that the loop for more than a few does at a time.
+const STEP: usize = 128;
+
 #[cfg(not(target_arch = "x86_64"))]
-type Wide = u128;
+use self::plain::{Wide, is_zero, or};
+#[cfg(target_arch = "x86_64")]
+use self::sse::{Wide, is_zero, or};
+
+/// What is stored and compared at once: every such processor has these instructions. One of them
+/// both loads a word and adds its bits, which the compiler does not find for plain integers.
+#[cfg(target_arch = "x86_64")]
+mod sse {
+    use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128};
+
+    pub(super) use core::arch::x86_64::__m128i as Wide;
+
+    #[inline(always)]
+    pub(super) fn or(a: Wide, b: Wide) -> Wide {
+        // SAFETY: SSE2 is part of the architecture.
+        unsafe { _mm_or_si128(a, b) }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_zero(a: Wide) -> bool {
+        // SAFETY: as above.
+        unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(a, super::ZERO)) == 0xffff }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod plain {
+    pub(super) type Wide = u128;
+
+    #[inline(always)]
+    pub(super) fn or(a: Wide, b: Wide) -> Wide {
+        a | b
+    }
+
+    #[inline(always)]
+    pub(super) fn is_zero(a: Wide) -> bool {
+        a == 0
+    }
+}
+
+// SAFETY: plain bits, for which zeroes are valid.
+const ZERO: Wide = unsafe { mem::zeroed() };
 
 /// Zeroes the 16 bytes at `at`.
 ///
@@ -35,19 +76,16 @@ type Wide = u128;
 /// They are aligned to 16, and the caller's to write.
 #[inline(always)]
 unsafe fn zero_word(at: *mut u8) {
-    // SAFETY: plain bits, for which zeroes are valid.
-    const ZERO: Wide = unsafe { mem::zeroed() };
     // SAFETY: by contract. Volatile, or the compiler makes calls of stores side by side.
     unsafe { at.cast::<Wide>().write_volatile(ZERO) };
 }
 
-/// Bits that were seen, in two words side by side: the compiler makes one register of them, and
-/// puts its halves together only when the loop is over.
+/// Bits that were seen; of words in turn, so that no addition waits for the one before.
 #[derive(Clone, Copy)]
-struct Seen([u64; 2]);
+struct Seen([Wide; 2]);
 
 impl Seen {
-    const NONE: Self = Self([0; 2]);
+    const NONE: Self = Self([ZERO; 2]);
 
     /// With those of the 16 bytes at `at`.
     ///
@@ -57,13 +95,13 @@ impl Seen {
     #[inline(always)]
     unsafe fn with(self, at: *const u8) -> Self {
         // SAFETY: by contract.
-        let [low, high] = unsafe { at.cast::<[u64; 2]>().read() };
-        Self([self.0[0] | low, self.0[1] | high])
+        let word = unsafe { at.cast::<Wide>().read() };
+        Self([self.0[1], or(self.0[0], word)])
     }
 
     #[inline(always)]
     fn is_none(self) -> bool {
-        self.0[0] | self.0[1] == 0
+        is_zero(or(self.0[0], self.0[1]))
     }
 }
 
@@ -127,6 +165,28 @@ pub(crate) unsafe fn are_few_zero(block: *mut u8, len: usize) -> bool {
     seen.is_none()
 }
 
+/// Calls `f` with words of a block of `len` bytes at `block` that cover it together.
+///
+/// # Safety
+///
+/// `len` is a multiple of 16 from [`STEP`] on; the block has so many bytes.
+#[inline(always)]
+unsafe fn for_many(block: *mut u8, len: usize, mut f: impl FnMut(*mut u8)) {
+    let last = len - STEP;
+    let mut at = 0;
+    loop {
+        for word in 0..STEP / WORD {
+            // SAFETY: `at` is at most `last`, so inside the block.
+            f(unsafe { block.add(at + word * WORD) });
+        }
+        if at == last {
+            return;
+        }
+        // The last step may cover again what the one before did.
+        at = last.min(at + STEP);
+    }
+}
+
 /// Zeroes a block of `len` bytes, more than [`FEW_BYTES`].
 ///
 /// # Safety
@@ -139,14 +199,8 @@ pub(crate) unsafe fn zero_many(block: *mut u8, len: usize) {
         unsafe { block.write_bytes(0, len) };
         return;
     }
-    let mut at = 0;
-    while at < len {
-        for word in 0..4 {
-            // SAFETY: by contract; `at` is a multiple of 64 below `len`.
-            unsafe { zero_word(block.add(at + word * WORD)) };
-        }
-        at += 4 * WORD;
-    }
+    // SAFETY: by contract.
+    unsafe { for_many(block, len, |at| zero_word(at)) };
 }
 
 /// Whether `len` bytes are zero.
@@ -156,14 +210,9 @@ pub(crate) unsafe fn zero_many(block: *mut u8, len: usize) {
 /// As for [`zero_many`]; all are initialised, and nobody writes to the block meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn are_many_zero(block: *mut u8, len: usize) -> bool {
-    let (mut at, mut seen) = (0, Seen::NONE);
-    while at < len {
-        for word in 0..4 {
-            // SAFETY: by contract; `at` is a multiple of 64 below `len`.
-            seen = unsafe { seen.with(block.add(at + word * WORD)) };
-        }
-        at += 4 * WORD;
-    }
+    let mut seen = Seen::NONE;
+    // SAFETY: by contract.
+    unsafe { for_many(block, len, |at| seen = seen.with(at)) };
     seen.is_none()
 }
 
