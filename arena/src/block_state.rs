@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | `NEW` | free, and was not in use since its span was cut; or no block begins here | → `LIVE` | misuse |
 //! | `LIVE` | in use | misuse | → `FREED` |
-//! | `FREED` | free or in quarantine, and was zeroed | → `LIVE`, is still zero | misuse |
+//! | `FREED` | free or in quarantine, and was zeroed; or no block begins here, but did in a former span | → `LIVE`, is still zero | misuse |
 //!
 //! A free looks at one byte: a pointer into the middle of a block, one to a block that is
 //! free, and one to nothing find no `LIVE` there. What is `LIVE` tells its size class, too, so
@@ -26,10 +26,12 @@
 //! threads that free one block in the same instant may both see `LIVE`; then the block is
 //! given to its span twice, which finds the bit set, or allotted twice, which finds `LIVE`.
 
+#[cfg(not(loom))]
+use crate::size_class::{block_size, span_blocks};
 use crate::sync::{AtomicU8, Ordering};
 use crate::units::{CLASS_COUNT, ClassIndex};
 #[cfg(not(loom))]
-use crate::units::{GRANULE_BYTES, Run, SEGMENT_BYTES};
+use crate::units::{GRANULE_BYTES, SEGMENT_BYTES};
 
 /// Bytes of a segment for which there is one state: no hardened block is smaller.
 #[cfg(not(loom))]
@@ -131,11 +133,12 @@ impl BlockStates {
         &self.0[(addr % SEGMENT_BYTES) / STEP]
     }
 
-    /// A span is cut from `run` of the segment.
-    pub(crate) fn clear(&self, run: Run) {
-        const PER_GRANULE: usize = GRANULE_BYTES / STEP;
-        let states = self.0.iter().skip(run.start * PER_GRANULE);
-        for state in states.take(run.len * PER_GRANULE) {
+    /// A span of `class` is cut from the granules from `start` of the segment on. What is left
+    /// between its blocks is of free ones (B2), and nobody asks for more than that.
+    pub(crate) fn clear(&self, start: usize, class: ClassIndex) {
+        let states = self.0.iter().skip(start * (GRANULE_BYTES / STEP));
+        let starts = states.step_by((block_size(class) / STEP).max(1));
+        for state in starts.take(span_blocks(class)) {
             // Relaxed: as in `allot`; who cuts the span holds its blocks.
             state.0.store(NEW, Ordering::Relaxed);
         }
@@ -162,6 +165,23 @@ mod tests {
         assert!(!state.allot_freed(class) && !state.release_as(other));
         assert!(state.release_as(class) && !state.release_as(class));
         assert!(!state.allot_freed(other) && state.allot_freed(class));
+    }
+
+    #[test]
+    fn every_block_of_a_span_is_new_and_its_neighbours_stay() {
+        const START: usize = 16;
+        let states = BlockStates([const { BlockState(AtomicU8::new(FREED)) }; STATES_BYTES]);
+        let is = |addr, state| states.at(addr).0.load(Ordering::Relaxed) == state;
+        for class in ClassIndex::all().filter(|&class| block_size(class) % STEP == 0) {
+            states.clear(START, class);
+            let (first, bytes) = (START * GRANULE_BYTES, block_size(class));
+            let end = first + span_blocks(class) * bytes;
+            assert!((first..end).step_by(bytes).all(|addr| is(addr, NEW)));
+            assert!(is(first - STEP, FREED) && is(end, FREED));
+            for state in &states.0 {
+                state.0.store(FREED, Ordering::Relaxed);
+            }
+        }
     }
 }
 

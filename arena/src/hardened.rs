@@ -31,7 +31,7 @@ use crate::span::Kind;
 use crate::state_window;
 use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
-use crate::units::{Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, HARDENED_HEAP, Run};
+use crate::units::{Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, HARDENED_HEAP};
 
 /// Smallest request; two blocks share no byte of states (`block_state`).
 pub(crate) const LEAST_BYTES: usize = 16;
@@ -301,9 +301,14 @@ impl HeapCore {
         None
     }
 
-    /// Sees to it that the segment has block states, none of which is set in the granules of
-    /// a span that is being cut; `false` when memory is short.
-    pub(crate) fn prepare_states(&self, segment: &'static Segment, run: Run) -> bool {
+    /// Sees to it that the segment has block states, and that the blocks of a span of `class`, which
+    /// is being cut from the granules from `start` on, are new there; `false` when memory is short.
+    pub(crate) fn prepare_states(
+        &self,
+        segment: &'static Segment,
+        start: usize,
+        class: ClassIndex,
+    ) -> bool {
         if segment.block_states().is_none() {
             let Some(memory) = self.os.map(STATES_BYTES) else {
                 return false;
@@ -321,7 +326,7 @@ impl HeapCore {
         if self.id == HARDENED_HEAP {
             state_window::note(segment.expose(), states);
         }
-        states.clear(run);
+        states.clear(start, class);
         true
     }
 }

@@ -335,7 +335,7 @@ impl HeapCore {
             return false;
         };
         let start = given.segment.run_of(given.span).start;
-        if self.hardened && !self.prepare_states(given.segment, given.segment.run_of(given.span)) {
+        if self.hardened && !self.prepare_states(given.segment, start, class) {
             // SAFETY: the span was just given out to us, and is unused.
             self.pages
                 .with(|pages| unsafe { pages.free(given.segment, given.span, &given.fresh) });
