@@ -116,6 +116,13 @@ impl HeapCore {
 
     /// Sets the older half of the full magazine of `class` aside. Inside `alone`.
     pub(crate) fn set_aside(&self, cache: &ThreadCache, class: ClassIndex) -> Aside {
+        if cache.is_shared() {
+            return Aside::Full;
+        }
+        if self.hardened {
+            let done = cache.set_aside_unmarked(class, self.room());
+            return if done { Aside::Done } else { Aside::Full };
+        }
         let magazine = Some(MagazineIndex::of(class));
         let view = cache.magazines.view();
         let is_known = |addr| view.magazine_of(addr) == magazine || self.is_in_span_of(class, addr);

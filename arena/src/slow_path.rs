@@ -42,7 +42,7 @@ impl HeapCore {
         let visits = self.visit(cache);
         cache.close_holes(class);
         if cache.depot.bytes() > 0 {
-            let block = cache.take_back(class);
+            let block = cache.take_back(class, !self.hardened);
             if !block.is_null() {
                 return block;
             }
@@ -115,15 +115,13 @@ impl HeapCore {
     /// Sets the older half of a full magazine aside, or gives it back to the spans.
     #[inline(never)]
     fn lower(&self, cache: &ThreadCache, class: ClassIndex) {
-        if !self.hardened && !cache.is_shared() {
-            match self.set_aside(cache, class) {
-                Aside::Done => return,
-                Aside::Full => {}
-                // The bits of the spans know if it was freed before. If it was, it lies in the
-                // list of its class.
-                Aside::Marked => {
-                    self.give_back(cache, |other| if other == class { usize::MAX } else { 0 });
-                }
+        match self.set_aside(cache, class) {
+            Aside::Done => return,
+            Aside::Full => {}
+            // The bits of the spans know if it was freed before. If it was, it lies in the list of
+            // its class.
+            Aside::Marked => {
+                self.give_back(cache, |other| if other == class { usize::MAX } else { 0 });
             }
         }
         let mut blocks = [ptr::null_mut(); MAX_BATCH];
@@ -186,7 +184,7 @@ impl HeapCore {
         let mut blocks = [ptr::null_mut(); BATCH];
         for class in ClassIndex::all().take_while(|&class| depot::is_wanted(class)) {
             let mut left = batches(class);
-            while left > 0 && cache.take_aside(class, &mut blocks) {
+            while left > 0 && cache.take_aside(class, &mut blocks, !self.hardened) {
                 self.give_blocks(class, &blocks);
                 left -= 1;
             }

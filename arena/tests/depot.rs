@@ -4,11 +4,13 @@
 //! What could go wrong: one block comes back twice, or never; blocks stay in the depot while the
 //! heap grows, or for ever; a thread that frees what others allocate hoards it; a block that looks as
 //! if it had been set aside already ends a program that did nothing wrong; room that a depot had stays
-//! taken, so that magazines cannot grow; an allocation fails although the depot has the memory.
+//! taken, so that magazines cannot grow; an allocation fails although the depot has the memory; a
+//! hardened heap's blocks are not zero when they come back.
 
 #![cfg(not(loom))]
 
 use core::alloc::Layout;
+use core::slice;
 use core::time::Duration;
 use std::collections::HashSet;
 use std::thread::sleep;
@@ -59,6 +61,34 @@ fn what_is_set_aside_comes_back_once() {
     assert_eq!(heap.stats().committed, committed, "the heap grew");
     assert!(cached(&heap) <= MAGAZINE);
     free(&mut cache, SMALL, blocks);
+    cache.flush();
+    assert_eq!(cached(&heap), 0);
+}
+
+/// No block is written to while it is set aside: one that holds anything but zeroes when it comes
+/// back ends the process, as written to after its free.
+#[test]
+fn what_a_hardened_heap_sets_aside_comes_back_once_and_zero() {
+    let heap = Heap::with_options(&Arena::builder().hardened(true).guard_every(0))
+        .expect("few heaps live");
+    let mut cache = heap.cache().expect("memory");
+    for round in 0..3 {
+        let blocks = allocate(&mut cache, SMALL, BLOCKS);
+        let different: HashSet<_> = blocks.iter().collect();
+        assert_eq!(different.len(), BLOCKS, "one block has two users");
+        for &block in &blocks {
+            // SAFETY: ours, of that many bytes.
+            let bytes = unsafe { slice::from_raw_parts_mut(block, SMALL.size()) };
+            assert!(round == 0 || bytes.iter().all(|&byte| byte == 0));
+            bytes.fill(0xa5);
+        }
+        free(&mut cache, SMALL, blocks);
+        let aside = cached(&heap);
+        assert!(aside > (BLOCKS - 256) * SMALL.size(), "{aside} bytes only");
+    }
+    let committed = heap.stats().committed;
+    use_many(&mut cache, OTHER, BLOCKS / 4);
+    assert!(heap.stats().committed <= committed, "{}", heap.stats());
     cache.flush();
     assert_eq!(cached(&heap), 0);
 }

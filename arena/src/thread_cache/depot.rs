@@ -5,7 +5,8 @@
 //! gets the block. A block that is to be set aside and has its mark already was freed twice, unless
 //! the program keeps what looks like one there: so the depot goes back to the spans and then the
 //! blocks, and the bits know for certain. Under `ASan`, which sees uses of free blocks itself,
-//! there are no marks.
+//! there are no marks. Nor are there in a hardened heap: what comes to its magazines had the state
+//! of a block in use, of the class, and is to stay zero.
 
 use core::{ptr, slice};
 
@@ -45,40 +46,59 @@ impl ThreadCache {
         room: Room<'_>,
         is_known: impl Fn(usize) -> bool,
     ) -> Aside {
-        if self.len(class) != MAX_ENTRIES
-            || !depot::is_wanted(class)
-            || !self.depot.has_credit(class)
-            || self.depot.is_full()
-            || !self.widen_depot(depot::batch_bytes(class), room)
-        {
+        if !self.may_set_aside(class, room) {
             return Aside::Full;
         }
-        let base = self.base(class);
         // SAFETY: the magazine has two batches of entries, which nobody else touches (T3).
-        let blocks = unsafe { slice::from_raw_parts(base, BATCH) };
+        let blocks = unsafe { slice::from_raw_parts(self.base(class), BATCH) };
         // SAFETY: by contract.
         let marked = unsafe { mark_all(class, blocks, is_known) };
         if marked != Aside::Done {
             return marked;
         }
-        let Some(slots) = self.depot.add(class).map(|batch| self.batch_slots(batch)) else {
+        if !self.move_aside(class) {
             // SAFETY: they were marked just now.
             unsafe { unmark_all(blocks) };
             return Aside::Full;
+        }
+        Aside::Done
+    }
+
+    /// [`Self::set_aside`] in a hardened heap; `false` when the depot is not for them, or full.
+    pub(crate) fn set_aside_unmarked(&self, class: ClassIndex, room: Room<'_>) -> bool {
+        self.may_set_aside(class, room) && self.move_aside(class)
+    }
+
+    /// Whether the magazine of `class` is full and the depot, which is given room for it, for its
+    /// older half.
+    fn may_set_aside(&self, class: ClassIndex, room: Room<'_>) -> bool {
+        self.len(class) == MAX_ENTRIES
+            && depot::is_wanted(class)
+            && self.depot.has_credit(class)
+            && !self.depot.is_full()
+            && self.widen_depot(depot::batch_bytes(class), room)
+    }
+
+    /// Moves the older half of the full magazine of `class` into a batch; `false` if there is none.
+    fn move_aside(&self, class: ClassIndex) -> bool {
+        let Some(slots) = self.depot.add(class).map(|batch| self.batch_slots(batch)) else {
+            return false;
         };
-        // SAFETY: a vacant batch has its slots to itself (D1). The newer half of the magazine moves
-        // down in it (T1, T3).
+        let base = self.base(class);
+        // SAFETY: a vacant batch has its slots to itself (D1). The magazine has two batches of
+        // entries, which nobody else touches, and its newer half moves down in it (T1, T3).
         unsafe {
             ptr::copy_nonoverlapping(base, slots, BATCH);
             ptr::copy_nonoverlapping(base.add(BATCH), base, BATCH);
             self.set_top(class, base.add(BATCH));
         }
-        Aside::Done
+        true
     }
 
     /// Fills the empty magazine of `class` with the batch that was set aside last, but for one
-    /// block, which it returns; null if there is none, or the magazine may not hold it.
-    pub(crate) fn take_back(&self, class: ClassIndex) -> *mut u8 {
+    /// block, which it returns; null if there is none, or the magazine may not hold it. `marks`
+    /// says whether it has marks.
+    pub(crate) fn take_back(&self, class: ClassIndex, marks: bool) -> *mut u8 {
         if self.allowance(class) + 1 < BATCH {
             return ptr::null_mut();
         }
@@ -87,26 +107,35 @@ impl ThreadCache {
         };
         let (base, slots) = (self.base(class), self.batch_slots(batch));
         self.depot.note_fetched(class, BATCH);
-        // SAFETY: the batch's slots hold as many marked blocks of the class (D2), which are the
+        // SAFETY: the batch's slots hold as many blocks of the class (D2), which are the
         // magazine's from now on; it is empty and has room for one less (T1, T3).
         unsafe {
-            unmark_all(slice::from_raw_parts(slots, BATCH));
+            if marks {
+                unmark_all(slice::from_raw_parts(slots, BATCH));
+            }
             ptr::copy_nonoverlapping(slots, base, BATCH - 1);
             self.set_top(class, base.add(BATCH - 1));
             slots.add(BATCH - 1).read()
         }
     }
 
-    /// Takes a batch of `class` out of the depot; `false` if there is none.
-    pub(crate) fn take_aside(&self, class: ClassIndex, out: &mut [*mut u8; BATCH]) -> bool {
+    /// Takes a batch of `class` out of the depot; `false` if there is none. `marks` says whether it
+    /// has marks.
+    pub(crate) fn take_aside(
+        &self,
+        class: ClassIndex,
+        out: &mut [*mut u8; BATCH],
+        marks: bool,
+    ) -> bool {
         let Some(batch) = self.depot.take(class) else {
             return false;
         };
-        // SAFETY: the batch's slots hold as many marked blocks, which are the caller's from now
-        // on (D2).
+        // SAFETY: the batch's slots hold as many blocks, which are the caller's from now on (D2).
         unsafe {
             ptr::copy_nonoverlapping(self.batch_slots(batch), out.as_mut_ptr(), BATCH);
-            unmark_all(out);
+            if marks {
+                unmark_all(out);
+            }
         }
         true
     }
