@@ -324,19 +324,21 @@ impl PageHeap {
     ///
     /// In a run of fresh granules that is much longer, behind a quarter of it: what comes next goes to
     /// that quarter, because that is the smaller part until the block has grown much. Dirty granules are
-    /// better used than left.
+    /// better used than left: `None` if there are some for `len` and only fresh ones for twice that. Of
+    /// many runs that grow side by side each would leave its former place to nobody.
     fn find_roomy(&self, len: usize) -> Option<(&'static Segment, usize)> {
         let (segment, start) = self.find(2 * len, 1)?;
-        let run = Run { start, len };
+        if !is_fresh(segment, Run { start, len }) {
+            return Some((segment, start));
+        }
+        let (tight, at) = self.find(len, 1)?;
+        if !is_fresh(tight, Run { start: at, len }) {
+            return None;
+        }
         // SAFETY: under the lock.
-        let (free, fresh) = unsafe {
-            segment.with_state(|state| (state.used.clear_around(run), state.fresh.count(run)))
-        };
-        let skip = if free.len >= 4 * len && fresh > len / 2 {
-            free.len / 4
-        } else {
-            0
-        };
+        let free =
+            unsafe { segment.with_state(|state| state.used.clear_around(Run { start, len })) };
+        let skip = if free.len >= 4 * len { free.len / 4 } else { 0 };
         Some((segment, start + skip))
     }
 
@@ -433,6 +435,12 @@ impl PageHeap {
             }
         }
     }
+}
+
+/// Whether more than half of `run`'s granules are fresh. Under the page-heap lock.
+fn is_fresh(segment: &Segment, run: Run) -> bool {
+    // SAFETY: under the lock (callers).
+    unsafe { segment.with_state(|state| state.fresh.count(run) > run.len / 2) }
 }
 
 /// Publishes `entry` for `addr` in the process-wide map; `false` when memory is short.
