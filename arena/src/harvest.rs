@@ -76,6 +76,22 @@ impl HeapCore {
         })
     }
 
+    /// The memory limit forbids `bytes` more: gives back what other threads have in their caches, before
+    /// an allocation fails; `false`, and nothing done, where that cannot help. Its caller may be inside
+    /// `alone`, and holds no lock: its own cache is busy then, and left alone.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn harvest_for_limit(&self, bytes: usize) -> bool {
+        let may_help = self
+            .options
+            .memory_limit()
+            .is_some_and(|limit| bytes >> GRANULE_SHIFT <= limit);
+        if may_help {
+            self.harvest(Whose::All);
+        }
+        may_help
+    }
+
     /// `cache` is frozen, a barrier came after, and then its owner was not busy.
     fn harvest_cache(&self, cache: &ThreadCache) {
         if self.hardened {

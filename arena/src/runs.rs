@@ -39,12 +39,15 @@ impl HeapCore {
             // Small blocks that nobody has may make a run.
             cache.alone(|| self.empty_depot_for_growth(cache));
         }
-        let block = self.alloc_large(size, align, contents);
-        if !block.is_null() || !cache.alone(|| self.give_up_kept_by(cache)) {
-            return block;
+        let mut block = self.alloc_large(size, align, contents);
+        if block.is_null() && cache.alone(|| self.give_up_kept_by(cache)) {
+            // Memory is short, and the thread had some that it did not use.
+            block = self.alloc_large(size, align, contents);
         }
-        // Memory is short, and the thread had some that it did not use.
-        self.alloc_large(size, align, contents)
+        if block.is_null() && self.harvest_for_limit(size) {
+            block = self.alloc_large(size, align, contents);
+        }
+        block
     }
 
     /// Frees a block of whole granules.

@@ -8,7 +8,7 @@ use crate::heap_core::HeapCore;
 use crate::magazines::Push;
 use crate::os;
 use crate::purge;
-use crate::size_class::{magazine_capacity, span_blocks};
+use crate::size_class::{block_size, magazine_capacity, span_blocks};
 use crate::sync::Ordering;
 use crate::thread_cache::{Aside, MAX_BATCH, Room, ThreadCache};
 use crate::units::{ClassIndex, GRANULE_SHIFT};
@@ -69,6 +69,9 @@ impl HeapCore {
         let mut got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
         if got == 0 && self.give_up_kept_by(cache) {
             // Memory is short, and the thread had some that it did not use.
+            got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
+        }
+        if got == 0 && self.harvest_for_limit(block_size(class)) {
             got = self.take_blocks(class, blocks.get_mut(..want).unwrap_or_default());
         }
         let Some((&first, rest)) = blocks.get(..got).and_then(<[_]>::split_first) else {

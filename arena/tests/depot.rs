@@ -299,3 +299,28 @@ fn a_cache_forgets_what_its_last_thread_fetched() {
     assert!(cached(&heap) <= 2 * MAGAZINE, "it hoards");
     free(&mut consumer, SMALL, kept);
 }
+
+/// What one cache of a hardened heap keeps does not make the allocations of another fail.
+#[test]
+fn what_another_has_aside_comes_back_before_a_limit_forbids() {
+    const LIMIT: usize = 8 << 20;
+    let options = Arena::builder()
+        .hardened(true)
+        .guard_every(0)
+        .memory_limit(LIMIT);
+    let heap = Heap::with_options(&options).expect("few heaps live");
+    for layout in [SMALL, Layout::new::<[u8; 100_000]>()] {
+        let mut other = heap.cache().expect("memory");
+        use_many(&mut other, SMALL, LIMIT / 2 / SMALL.size());
+        assert!(cached(&heap) > LIMIT / 16, "nothing is aside");
+        let mut cache = heap.cache().expect("memory");
+        let blocks: Vec<_> = core::iter::from_fn(|| {
+            let block = cache.alloc(layout);
+            (!block.is_null()).then_some(block)
+        })
+        .collect();
+        assert!(heap.stats().cached < 64 << 10, "{}", heap.stats());
+        heap.validate().expect("the heap is whole");
+        free(&mut cache, layout, blocks);
+    }
+}
