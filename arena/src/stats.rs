@@ -20,7 +20,7 @@ use crate::units::CLASS_COUNT;
 pub struct Stats {
     /// Asked for by allocations that are still live, estimated: each class's blocks by the latest
     /// requests for which a thread had to fetch blocks (a moving average of about 16), so exact where all
-    /// requests of a class are alike; blocks above 32 KiB count whole.
+    /// requests of a class are alike; what counts as `large` counts whole.
     pub requested: usize,
     /// In blocks that the program holds: `requested` plus the rounding to block sizes.
     pub live: usize,
@@ -36,8 +36,8 @@ pub struct Stats {
     /// Given back to the operating system since the heap began (it may have been taken
     /// again since).
     pub purged: usize,
-    /// In blocks above 32 KiB that the program holds, and in the pages of guarded blocks; part
-    /// of `live`.
+    /// In blocks above 32 KiB that the program holds, in samples of the heap profile and in the pages of
+    /// guarded blocks; part of `live`.
     pub large: usize,
     /// Each size class, smallest first.
     pub classes: [ClassStats; CLASS_COUNT],
