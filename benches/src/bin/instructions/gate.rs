@@ -134,8 +134,8 @@ const ROWS: [Row; 22] = [
     row("C, 100 live, 1024", HUNDRED_1024, Some(NO_HUNDRED), 34.0).aim(45.0),
     row("C, 5,000 live, 64", THOUSANDS, Some(NO_THOUSANDS), 77.0),
     row("C, calloc, 64", CALLOC, Some(NO_CALLOC), 52.0).aim(50.0),
-    // 116, or 123 where the compiler does not draw in one call.
-    row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 118.0).aim(100.0),
+    // 115 where the library is built alone, 122 with the workspace: the compiler draws in one call less.
+    row("C, realloc, 64 to 96", REALLOC, Some(NO_REALLOC), 126.0).aim(100.0),
     // What 1.3 times the default's would be is out of reach: decision 008.
     row("C, hardened, 64", HARD_64, Some(NO_PAIR), 178.0),
     row("C, hardened, 1024", HARD_1024, Some(NO_PAIR), 406.0),
