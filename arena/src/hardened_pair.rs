@@ -61,7 +61,8 @@ impl HeapCore {
         }
     }
 
-    /// A block of `class` that the thread has at hand; `None` if it has none, if the allocation may be a guarded one, or during a harvest: then
+    /// A block of `class` that the thread has at hand; `None` if it has none, if the allocation may
+    /// be a guarded one, or during a harvest: then
     /// [`Self::alloc_hardened_slow`] must be asked.
     #[inline(always)]
     pub(crate) fn alloc_at_hand(

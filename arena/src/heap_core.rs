@@ -328,8 +328,9 @@ impl HeapCore {
         };
         let wanted = Wanted {
             len: span_granules(class),
-            align: span_align(class),
-            placement: Placement::Tight,
+            placement: Placement::Tight {
+                align: span_align(class),
+            },
         };
         let Some(given) = self.alloc_granules(wanted, Kind::Blocks(class), growth) else {
             return false;

@@ -40,7 +40,8 @@ impl HeapCore {
             return ptr::null_mut();
         }
         if size <= MAX_RUN_BYTES && align <= MAX_RUN_BYTES {
-            self.alloc_run(size, align, contents, Placement::Tight)
+            let align = (align >> GRANULE_SHIFT).max(1);
+            self.alloc_run(size, contents, Placement::Tight { align })
         } else {
             self.alloc_big(size, align, contents)
         }
@@ -50,22 +51,16 @@ impl HeapCore {
     pub(crate) fn alloc_run(
         &self,
         size: usize,
-        align: usize,
         contents: Contents,
         placement: Placement,
     ) -> *mut u8 {
         let Some(len) = granules_for(size.max(1)) else {
             return ptr::null_mut();
         };
-        let align = (align >> GRANULE_SHIFT).max(1);
         if !self.reserve(len) {
             return ptr::null_mut();
         }
-        let wanted = Wanted {
-            len,
-            align,
-            placement,
-        };
+        let wanted = Wanted { len, placement };
         let Some(given) = self.alloc_granules(wanted, Kind::Whole, Growth::Allow) else {
             self.unreserve(len);
             return ptr::null_mut();

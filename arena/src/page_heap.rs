@@ -65,11 +65,21 @@ pub(crate) enum Growth {
 /// Where in the free granules a run is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// Where it fits best.
-    Tight,
+    /// Where it fits best, at a multiple of so many granules.
+    Tight { align: usize },
     /// Where as much again is free behind it, if there is such a place: a block that had to move
     /// because it grew, and will grow again.
     Roomy,
+}
+
+impl Placement {
+    /// Granules of which the run's start is a multiple.
+    const fn align(self) -> usize {
+        match self {
+            Self::Tight { align } => align,
+            Self::Roomy => 1,
+        }
+    }
 }
 
 /// The run that a request wants.
@@ -77,8 +87,6 @@ pub(crate) enum Placement {
 pub(crate) struct Wanted {
     /// Granules.
     pub(crate) len: usize,
-    /// Granules of which its start is a multiple.
-    pub(crate) align: usize,
     pub(crate) placement: Placement,
 }
 
@@ -104,16 +112,13 @@ impl PageHeap {
         kind: Kind,
         growth: Growth,
     ) -> Option<Given<'static>> {
-        let Wanted {
-            len,
-            align,
-            placement,
-        } = wanted;
-        let roomy = match placement {
+        let Wanted { len, placement } = wanted;
+        let align = placement.align();
+        let place = match placement {
             Placement::Roomy if growth == Growth::Allow => self.find_roomy(len),
-            _ => None,
+            _ => self.find(len, align),
         };
-        let Some((segment, start)) = roomy.or_else(|| self.find(len, align)) else {
+        let Some((segment, start)) = place else {
             if growth == Growth::Refuse {
                 return None;
             }
@@ -320,26 +325,35 @@ impl PageHeap {
         None
     }
 
-    /// A place for `len` granules with as many free behind it, in the smallest run that has one.
+    /// A place for `len` granules with as many free behind it, in the smallest run that has one; where
+    /// none does, the place that fits best.
     ///
     /// In a run of fresh granules that is much longer, behind a quarter of it: what comes next goes to
     /// that quarter, because that is the smaller part until the block has grown much. Dirty granules are
-    /// better used than left: `None` if there are some for `len` and only fresh ones for twice that. Of
-    /// many runs that grow side by side each would leave its former place to nobody.
+    /// better used than left: the run goes there if there are some for `len` and only fresh ones for twice
+    /// that. Of many runs that grow side by side each would leave its former place to nobody.
     fn find_roomy(&self, len: usize) -> Option<(&'static Segment, usize)> {
-        let (segment, start) = self.find(2 * len, 1)?;
-        if !is_fresh(segment, Run { start, len }) {
+        let (tight, at) = self.find(len, 1)?;
+        let Some((segment, start)) = self.find(2 * len, 1) else {
+            return Some((tight, at));
+        };
+        if !self.is_fresh(segment, Run { start, len }) {
             return Some((segment, start));
         }
-        let (tight, at) = self.find(len, 1)?;
-        if !is_fresh(tight, Run { start: at, len }) {
-            return None;
+        if !self.is_fresh(tight, Run { start: at, len }) {
+            return Some((tight, at));
         }
         // SAFETY: under the lock.
         let free =
             unsafe { segment.with_state(|state| state.used.clear_around(Run { start, len })) };
         let skip = if free.len >= 4 * len { free.len / 4 } else { 0 };
         Some((segment, start + skip))
+    }
+
+    /// Whether more than half of `run`'s granules are fresh.
+    fn is_fresh(&self, segment: &Segment, run: Run) -> bool {
+        // SAFETY: under the lock.
+        unsafe { segment.with_state(|state| state.fresh.count(run) > run.len / 2) }
     }
 
     /// Adds a segment, from a hollow one where its place is still free.
@@ -435,12 +449,6 @@ impl PageHeap {
             }
         }
     }
-}
-
-/// Whether more than half of `run`'s granules are fresh. Under the page-heap lock.
-fn is_fresh(segment: &Segment, run: Run) -> bool {
-    // SAFETY: under the lock (callers).
-    unsafe { segment.with_state(|state| state.fresh.count(run) > run.len / 2) }
 }
 
 /// Publishes `entry` for `addr` in the process-wide map; `false` when memory is short.

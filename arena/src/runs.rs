@@ -163,7 +163,7 @@ impl HeapCore {
         old: usize,
         new_size: usize,
     ) -> Option<*mut u8> {
-        let moved = self.alloc_run(new_size, 1, Contents::Any, Placement::Roomy);
+        let moved = self.alloc_run(new_size, Contents::Any, Placement::Roomy);
         if moved.is_null() {
             return None;
         }
