@@ -17,6 +17,7 @@ use crate::child::{Launcher, Sample};
 use crate::cli::CompareArgs;
 use crate::input;
 use crate::progress;
+use crate::ranking;
 use crate::report;
 use crate::results::{Results, Row, Series};
 use crate::switch;
@@ -31,6 +32,10 @@ const FULL_BUDGET: Duration = Duration::from_secs(165);
 
 /// The same in the quick form.
 pub(crate) const QUICK_BUDGET: Duration = Duration::from_secs(25);
+
+/// The index of the allocator that is held against the best of the others: the first that was
+/// chosen beside the system's, which is the arena unless it is left out.
+const CHOSEN: usize = 1;
 
 /// Runs the comparison and prints the table.
 ///
@@ -57,7 +62,11 @@ pub(crate) fn main(args: &CompareArgs) -> Result<()> {
     let done = plan.run(|round| comparison.round(round));
     comparison.bar.finish_and_clear();
     let results = comparison.results;
-    report::say(&table::render(&results));
+    report::say(&if table::fits(&results) {
+        table::detailed(&results)
+    } else {
+        ranking::render(&results, "workload", CHOSEN)
+    });
     report::say(&input.summary);
     report::say(&format!(
         "{} of work, {}; medians, ± half the range; live % of RSS at rest",
@@ -69,7 +78,7 @@ pub(crate) fn main(args: &CompareArgs) -> Result<()> {
     }
     report::say(&report::verdict(&results));
     if results.allocators.len() > 2 {
-        report::say(&report::lead(&results, 1));
+        report::say(&report::lead(&results, CHOSEN));
     }
     conclude(&results)
 }

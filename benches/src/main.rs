@@ -27,6 +27,7 @@ mod peers;
 mod pool;
 mod programs;
 mod progress;
+mod ranking;
 mod record;
 mod replay;
 mod report;

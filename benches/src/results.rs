@@ -100,6 +100,12 @@ impl Row {
 }
 
 impl Results {
+    /// Whether there is a figure of that measure.
+    pub(crate) fn has(&self, measure: Measure) -> bool {
+        let mut series = self.rows.iter().flat_map(|row| &row.series);
+        series.any(|series| series.median(measure).is_some())
+    }
+
     /// The ratios of the allocator at `index` in all rows that have one.
     pub(crate) fn ratios(&self, index: usize, measure: Measure) -> Vec<f64> {
         self.rows
@@ -156,6 +162,7 @@ pub(crate) struct Record<'a> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::workloads;
 
     /// Results with the given allocators and rows; the allocator at index `i`
     /// needs `1 / (i + 1)` of the first one's time and `i + 1` times its memory.
@@ -179,6 +186,21 @@ pub(crate) mod tests {
             allocators: allocators.iter().map(|name| String::from(*name)).collect(),
             rows: rows.iter().map(row).collect(),
         }
+    }
+
+    /// The widest figures that occur: a minute, gibibytes, spreads of 100 %.
+    pub(crate) fn wide(allocators: &[&str]) -> Results {
+        let names: Vec<_> = workloads::ALL
+            .iter()
+            .map(|workload| workload.name)
+            .collect();
+        let mut results = made_up(allocators, &names);
+        for series in results.rows.iter_mut().flat_map(|row| &mut row.series) {
+            series.time_s = vec![1.0, 19.876, 38.0];
+            series.peak_rss_kib = vec![2_097_152.0];
+            series.rest_rss_kib = vec![1_048_577.0];
+        }
+        results
     }
 
     #[test]

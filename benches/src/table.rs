@@ -1,4 +1,4 @@
-//! The tables, each at most 100 columns wide.
+//! The table of two allocators, and what all tables are made of; each is at most 100 columns wide.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row as Line, Table};
 
@@ -8,23 +8,15 @@ use crate::stats::geometric_mean;
 /// What a cell without a figure shows.
 pub(crate) const NONE: &str = "-";
 
-/// The form that fits: all figures in one table for the arena alone, a table
-/// for each measure when there are more allocators.
-pub(crate) fn render(results: &Results) -> String {
-    if results.allocators.len() == 2 && results.allocators[1].len() <= 6 {
-        detailed(results)
-    } else {
-        by_measure(results)
-    }
+/// Whether [`detailed`] has room for these allocators.
+pub(crate) fn fits(results: &Results) -> bool {
+    results.allocators.len() == 2 && results.allocators[1].len() <= 6
 }
 
 /// One table of two allocators with all measures. Memory at rest is left out
 /// when there is none.
 pub(crate) fn detailed(results: &Results) -> String {
-    let at_rest = results
-        .rows
-        .iter()
-        .any(|row| row.series[0].median(Measure::RestRss).is_some());
+    let at_rest = results.has(Measure::RestRss);
     let [first, second] = [0, 1].map(|index| results.allocators[index].as_str());
     let head = |title: &str, name: &str| format!("{title}\n{name}");
     let mut header = vec![
@@ -82,59 +74,6 @@ fn detailed_line(row: &Row, at_rest: bool) -> Vec<String> {
     line
 }
 
-/// A table for each measure: the first allocator's figure, the others' ratios.
-fn by_measure(results: &Results) -> String {
-    let titles = [
-        ("time, s", Measure::Time, 1.0, 3),
-        ("CPU time, s", Measure::Cpu, 1.0, 3),
-        ("peak RSS, MiB", Measure::PeakRss, 1024.0, 1),
-        ("RSS at rest, MiB", Measure::RestRss, 1024.0, 1),
-    ];
-    let mut tables: Vec<String> = titles
-        .into_iter()
-        .map(|(title, measure, unit, digits)| {
-            let table = measure_table(results, measure, unit, digits);
-            format!("{title}; the others as ratios\n{}", table.trim_fmt())
-        })
-        .collect();
-    let shares = |row: &Row| {
-        let shares = (0..row.series.len()).map(|index| number(row.live_share(index), 2));
-        core::iter::once(row.workload.clone())
-            .chain(shares)
-            .collect()
-    };
-    let live = table(names(results), results.rows.iter().map(shares).collect());
-    tables.push(format!("live / RSS at rest\n{}", live.trim_fmt()));
-    tables.join("\n\n")
-}
-
-/// The table of one measure.
-fn measure_table(results: &Results, measure: Measure, unit: f64, digits: usize) -> Table {
-    let others = || 1..results.allocators.len();
-    let line = |row: &Row| {
-        let base = row.series[0].median(measure).map(|value| value / unit);
-        let ratios = others().map(|index| number(row.ratio(index, measure), 2));
-        [row.workload.clone(), number(base, digits)]
-            .into_iter()
-            .chain(ratios)
-            .collect()
-    };
-    let mut table = table(names(results), results.rows.iter().map(line).collect());
-    let means = others().map(|index| number(geometric_mean(&results.ratios(index, measure)), 2));
-    let footer = [String::from("geometric mean"), String::new()]
-        .into_iter()
-        .chain(means);
-    table.add_row(right(footer.collect()));
-    table
-}
-
-/// The header of a table by measure.
-fn names(results: &Results) -> Vec<String> {
-    core::iter::once(String::from("workload"))
-        .chain(results.allocators.iter().cloned())
-        .collect()
-}
-
 /// A table without rules whose first column is aligned left, the others right.
 pub(crate) fn table(header: Vec<String>, lines: Vec<Vec<String>>) -> Table {
     let columns = header.len();
@@ -179,23 +118,7 @@ pub(crate) fn percent(share: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::made_up;
-    use crate::workloads;
-
-    /// The widest figures that occur: a minute, gibibytes, spreads of 100 %.
-    fn wide(allocators: &[&str]) -> Results {
-        let names: Vec<_> = workloads::ALL
-            .iter()
-            .map(|workload| workload.name)
-            .collect();
-        let mut results = made_up(allocators, &names);
-        for series in results.rows.iter_mut().flat_map(|row| &mut row.series) {
-            series.time_s = vec![1.0, 19.876, 38.0];
-            series.peak_rss_kib = vec![2_097_152.0];
-            series.rest_rss_kib = vec![1_048_577.0];
-        }
-        results
-    }
+    use crate::results::tests::{made_up, wide};
 
     fn widest(text: &str) -> usize {
         text.lines()
@@ -205,26 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn tables_fit_a_hundred_columns() {
-        let two = render(&wide(&["system", "arena"]));
+    fn two_allocators_fit_a_hundred_columns() {
+        let two = detailed(&wide(&["system", "arena"]));
         assert!(widest(&two) <= 100, "{}:\n{two}", widest(&two));
-        let all = [
-            "system",
-            "arena",
-            "mimalloc3",
-            "mimalloc2",
-            "jemalloc",
-            "snmalloc",
-            "rpmalloc",
-            "rusty_alloc",
-        ];
-        let eight = render(&wide(&all));
-        assert!(widest(&eight) <= 100, "{}:\n{eight}", widest(&eight));
     }
 
     #[test]
     fn detailed_table_shows_every_figure() {
-        let text = render(&made_up(&["system", "arena"], &["one"]));
+        let text = detailed(&made_up(&["system", "arena"], &["one"]));
         let line = text
             .lines()
             .find(|line| line.starts_with("one"))
@@ -246,25 +157,7 @@ mod tests {
     fn failed_row_shows_dashes() {
         let mut results = made_up(&["system", "arena"], &["one"]);
         results.rows[0].series[1].failure = Some(String::from("signal 6"));
-        let text = render(&results);
+        let text = detailed(&results);
         assert!(text.contains(" - "), "{text}");
-    }
-
-    #[test]
-    fn peers_get_a_table_for_each_measure() {
-        let text = render(&made_up(&["system", "arena", "mimalloc3"], &["one"]));
-        assert_eq!(
-            text.lines().filter(|line| line.starts_with("one")).count(),
-            5
-        );
-        assert!(text.contains("mimalloc3"));
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("one"))
-            .expect("a row");
-        assert_eq!(
-            line.split_whitespace().collect::<Vec<_>>(),
-            ["one", "1.000", "0.50", "0.33"]
-        );
     }
 }

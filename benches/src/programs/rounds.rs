@@ -10,9 +10,9 @@ use indicatif::ProgressBar;
 use super::inputs::Folder;
 use super::libraries::{OURS, Side, sides};
 use super::list::{PROGRAMS, Program};
-use super::table;
 use crate::compare::{Plan, QUICK_BUDGET, conclude, turns};
 use crate::progress;
+use crate::ranking;
 use crate::report;
 use crate::results::{Results, Row, Series};
 
@@ -78,7 +78,7 @@ pub(crate) fn main(args: &ProgramsArgs) -> Result<()> {
         "no program to run:\n{}",
         notes.join("\n")
     );
-    report::say(&table::render(&results, ours(&sides)));
+    report::say(&ranking::render(&results, "program", ours(&sides)));
     for side in &sides {
         notes.push(format!("{}: {}", side.name, side.preload.display()));
     }
