@@ -1,8 +1,8 @@
 //! A heap, whole: the tiers put together, and every decision between them.
 //!
 //! Lock order, for code that holds more than one: shared cache, cache store, a cache's own,
-//! class locks by rising class, page heap, big blocks, guards, options, profile. Most paths hold one at a
-//! time; slow paths hold the cache's own besides.
+//! class locks by rising class, page heap, dropping, big blocks, guards, options, profile. Most paths hold
+//! one at a time; slow paths hold the cache's own besides.
 //!
 //! Block addresses become pointers by exposed provenance: segments and big blocks are exposed
 //! when they are mapped, and the page map vouches for an address before it is used.
@@ -61,6 +61,8 @@ pub(crate) struct HeapCore {
     pub(crate) caches: Lock<CacheStore>,
     pub(crate) centrals: [Central; CLASS_COUNT],
     pub(crate) pages: Lock<PageHeap>,
+    /// Held while a kept mapping is out of `big` and not unmapped yet.
+    pub(crate) dropping: Lock<()>,
     pub(crate) big: Lock<BigCache>,
     /// Granules of blocks, runs and big blocks that may be resident.
     pub(crate) committed: AtomicUsize,
@@ -108,6 +110,7 @@ impl HeapCore {
             caches: Lock::new(CacheStore::new()),
             centrals: [const { Central::new() }; CLASS_COUNT],
             pages: Lock::new(PageHeap::new()),
+            dropping: Lock::new(()),
             big: Lock::new(BigCache::new()),
             committed: AtomicUsize::new(0),
             purged: AtomicUsize::new(0),

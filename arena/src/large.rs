@@ -178,6 +178,22 @@ impl HeapCore {
         Some((kept.addr, kept.len))
     }
 
+    /// Unmaps the mapping that `next` takes out of those that are kept; `false` when it takes none.
+    ///
+    /// A fork waits until that is done: a child would have a mapping that nobody knows. A note of it
+    /// would not tell the child whether it is still there or another has its place. Others wait only to
+    /// drop one, too.
+    pub(crate) fn drop_next_kept(&self, next: impl FnOnce(&mut BigCache) -> Option<Kept>) -> bool {
+        self.dropping.with(|()| {
+            let Some(kept) = self.big.with(next) else {
+                return false;
+            };
+            // SAFETY: it was taken, and kept mappings are unused.
+            unsafe { self.drop_kept(kept) };
+            true
+        })
+    }
+
     /// Unmaps what was kept, or might have been.
     ///
     /// # Safety
@@ -323,13 +339,11 @@ impl HeapCore {
         }
         let kept = Kept::whole(addr, len, os::now_ms());
         while !self.big.with(|big| big.put(kept)) {
-            let Some(oldest) = self.big.with(|big| big.take_oldest()) else {
+            if !self.drop_next_kept(BigCache::take_oldest) {
                 // SAFETY: by contract.
                 unsafe { self.drop_mapping(addr, len) };
                 return;
-            };
-            // SAFETY: it was taken, and kept mappings are unused.
-            unsafe { self.drop_kept(oldest) };
+            }
         }
     }
 

@@ -287,6 +287,7 @@ fn for_each_lock(core: &HeapCore, f: fn(&RawLock)) {
     f(core.caches.raw());
     for_each_class(&core.centrals, f);
     f(core.pages.raw());
+    f(core.dropping.raw());
     f(core.big.raw());
     f(core.guards.raw_lock());
     f(core.options.raw_lock());

@@ -1,6 +1,7 @@
 //! Memory on its way back: from spans to the page heap, and from there to the system.
 //! `purge.rs` decides, this module acts.
 
+use crate::big::BigCache;
 use crate::bitmap::Bits;
 use crate::heap_core::HeapCore;
 use crate::os;
@@ -37,10 +38,7 @@ impl HeapCore {
         let half_life = self.options.decay_ms();
         let excess = idle - purge::retained(idle, elapsed, half_life).min(idle);
         self.purge_dirty(excess);
-        while let Some(kept) = self.big.with(|big| big.take_expired(now, half_life)) {
-            // SAFETY: it was taken, and kept mappings are unused.
-            unsafe { self.drop_kept(kept) };
-        }
+        while self.drop_next_kept(|big| big.take_expired(now, half_life)) {}
     }
 
     /// Gives up to `amount` dirty granules back to the system; returns how many.
@@ -211,10 +209,7 @@ impl HeapCore {
     #[cold]
     pub(crate) fn relieve(&self) {
         self.retire_empties();
-        while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            // SAFETY: it was taken, and kept mappings are unused.
-            unsafe { self.drop_kept(kept) };
-        }
+        while self.drop_next_kept(BigCache::take_oldest) {}
         let hollowed = self.pages.with(|pages| {
             let before = pages.dirty();
             pages.hollow_out(self.os);
@@ -230,10 +225,7 @@ impl HeapCore {
         let before = self.purged.load(Ordering::Relaxed);
         self.sweep(usize::MAX);
         self.purge_dirty(usize::MAX);
-        while let Some(kept) = self.big.with(|big| big.take_oldest()) {
-            // SAFETY: it was taken, and kept mappings are unused.
-            unsafe { self.drop_kept(kept) };
-        }
+        while self.drop_next_kept(BigCache::take_oldest) {}
         self.purged.load(Ordering::Relaxed).wrapping_sub(before) * GRANULE_BYTES
     }
 }
