@@ -167,6 +167,23 @@ pub(crate) const fn lowest_run(word: u64) -> Run {
     }
 }
 
+/// The lowest `count` set bits of `word`.
+pub(crate) fn lowest(word: u64, count: usize) -> u64 {
+    if word.count_ones() as usize <= count {
+        return word;
+    }
+    // Side by side as a rule. `word` has more than `count` bits, so the run ends inside of it.
+    let run = below(count) << word.trailing_zeros();
+    if word & run == run {
+        return run;
+    }
+    let mut rest = word;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    word & !rest
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -189,6 +206,16 @@ mod tests {
             start = end;
         }
         best.map(|(_, place)| place)
+    }
+
+    #[test]
+    fn lowest_takes_the_lowest_bits() {
+        assert_eq!(lowest(0b1011_0100, 2), 0b0001_0100);
+        assert_eq!(lowest(u64::MAX, 64), u64::MAX);
+        assert_eq!(lowest(u64::MAX, 0), 0);
+        assert_eq!((lowest(0, 5), lowest(1 << 63, 1)), (0, 1 << 63));
+        assert_eq!(lowest(u64::MAX << 20, 43), (1 << 63) - (1 << 20));
+        assert_eq!(lowest(3 << 62 | 1, 2), 1 << 62 | 1);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 use core::ptr;
 
+use crate::bitmap::lowest;
 use crate::lend::Fit;
 use crate::size_class::blocks_per_line;
 use crate::span::{Kind, Links, Span, all_free, any_free, full_word};
@@ -476,23 +477,6 @@ fn whole_lines_first(word: u64, count: usize, per_line: usize) -> u64 {
     first | lowest(word & !first, count - first.count_ones() as usize)
 }
 
-/// The lowest `count` set bits of `word`.
-fn lowest(word: u64, count: usize) -> u64 {
-    if word.count_ones() as usize <= count {
-        return word;
-    }
-    // Side by side as a rule. `word` has more than `count` bits, so the run ends inside of it.
-    let run = crate::bitmap::below(count) << word.trailing_zeros();
-    if word & run == run {
-        return run;
-    }
-    let mut rest = word;
-    for _ in 0..count {
-        rest &= rest - 1;
-    }
-    word & !rest
-}
-
 /// Appends `span`.
 ///
 /// # Safety
@@ -563,16 +547,6 @@ mod tests {
                 assert_eq!((taken & !word, taken.count_ones()), (0, most));
             }
         }
-    }
-
-    #[test]
-    fn lowest_takes_the_lowest_bits() {
-        assert_eq!(lowest(0b1011_0100, 2), 0b0001_0100);
-        assert_eq!(lowest(u64::MAX, 64), u64::MAX);
-        assert_eq!(lowest(u64::MAX, 0), 0);
-        assert_eq!((lowest(0, 5), lowest(1 << 63, 1)), (0, 1 << 63));
-        assert_eq!(lowest(u64::MAX << 20, 43), (1 << 63) - (1 << 20));
-        assert_eq!(lowest(3 << 62 | 1, 2), 1 << 62 | 1);
     }
 
     #[test]
