@@ -173,6 +173,18 @@ impl HeapCore {
         block
     }
 
+    /// Frees a block of whole granules.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::free_large`].
+    #[inline(never)]
+    pub(crate) unsafe fn free_large_slow(&self, cache: &ThreadCache, block: *mut u8) {
+        // SAFETY: by contract.
+        unsafe { self.free_large_with(cache, block) };
+        self.after_slow_path(Some(cache));
+    }
+
     /// Frees a block of the layout it was allocated or last reallocated with.
     ///
     /// # Safety
@@ -194,11 +206,8 @@ impl HeapCore {
             Some(class) => {
                 self.dealloc_small(cache, class, block);
             }
-            None => {
-                // SAFETY: by contract.
-                unsafe { self.free_large_with(cache, block) };
-                self.after_slow_path(Some(cache));
-            }
+            // SAFETY: by contract.
+            None => unsafe { self.free_large_slow(cache, block) },
         }
     }
 

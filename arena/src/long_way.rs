@@ -157,8 +157,13 @@ unsafe fn dealloc_unsized_rare(block: *mut u8) {
                 _ => unsafe { dealloc_rare(block, block_size(class), 1) },
             }
         }
-        // SAFETY: by contract.
-        Place::Large(_) => unsafe { free_large(core, block) },
+        Place::Large(_) => match tls::cache() {
+            // A thread that has one is of the heap that serves, which is that of the block.
+            // SAFETY: by contract.
+            Some(cache) => unsafe { CORE.free_large_slow(cache, block) },
+            // SAFETY: by contract.
+            None => unsafe { free_large(core, block) },
+        },
     }
 }
 

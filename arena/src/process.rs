@@ -135,8 +135,7 @@ pub(crate) unsafe fn free_large(core: &'static HeapCore, block: *mut u8) {
         let is_owner = ptr::eq(serving, core);
         if is_owner {
             // SAFETY: by contract.
-            unsafe { core.free_large_with(cache, block) };
-            core.after_slow_path(Some(cache));
+            unsafe { core.free_large_slow(cache, block) };
         }
         is_owner
     });
