@@ -22,7 +22,10 @@ mod heap_profile;
 mod input;
 mod measure;
 #[cfg(feature = "peers")]
-#[expect(unsafe_code, reason = "calls mimalloc 2 through its C functions")]
+#[expect(
+    unsafe_code,
+    reason = "calls mimalloc 2 and rpmalloc through their C functions"
+)]
 mod peers;
 mod pool;
 mod programs;

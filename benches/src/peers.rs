@@ -1,12 +1,14 @@
 //! The other allocators: one static each, called by the switch.
 
+mod rpmalloc;
+
 use core::alloc::{GlobalAlloc, Layout};
 
 pub(crate) static MIMALLOC3: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub(crate) static MIMALLOC2: Mimalloc2 = Mimalloc2;
 pub(crate) static JEMALLOC: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub(crate) static SNMALLOC: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
-pub(crate) static RPMALLOC: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
+pub(crate) static RPMALLOC: rpmalloc::Rpmalloc = rpmalloc::Rpmalloc;
 pub(crate) static RUSTY_ALLOC: rusty_alloc_api::RustyAlloc = rusty_alloc_api::RustyAlloc;
 
 /// mimalloc 2, which `build.rs` compiles under names of its own; the calls are
@@ -61,6 +63,8 @@ unsafe impl GlobalAlloc for Mimalloc2 {
 
 #[cfg(test)]
 mod tests {
+    use core::ffi::c_void;
+
     use super::*;
 
     /// The two are linked side by side; had the linker taken one for both, the
@@ -69,5 +73,27 @@ mod tests {
     fn mimalloc_2_and_3_are_two() {
         let major = |version: i32| version.to_string().chars().next();
         assert_eq!(mimalloc_versions().map(major), [Some('2'), Some('3')]);
+    }
+
+    /// A peer that replaces one of these works in processes that chose another one.
+    #[test]
+    fn no_peer_replaces_functions_of_the_c_library() {
+        let functions = [
+            (c"pthread_create", libc::pthread_create as *const c_void),
+            (c"fork", libc::fork as *const c_void),
+            (c"exit", libc::exit as *const c_void),
+            (c"malloc", libc::malloc as *const c_void),
+            (c"calloc", libc::calloc as *const c_void),
+            (c"realloc", libc::realloc as *const c_void),
+            (c"free", libc::free as *const c_void),
+            (c"aligned_alloc", libc::aligned_alloc as *const c_void),
+            (c"posix_memalign", libc::posix_memalign as *const c_void),
+            (c"memalign", libc::memalign as *const c_void),
+        ];
+        for (name, called) in functions {
+            // SAFETY: the name is a C string.
+            let next = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+            assert_eq!(called, next.cast_const(), "{name:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ const ALLOCATOR_PACKAGES: [&str; 7] = [
     "libmimalloc-sys",
     "tikv-jemalloc-sys",
     "snmalloc-sys",
-    "rpmalloc",
+    "rpmalloc-sys",
     "rusty_alloc",
     "brickyard-bench",
 ];
