@@ -103,7 +103,8 @@ impl Builder {
     /// mapping is kept. Default: 250 ms.
     ///
     /// Zero gives memory back as soon as the heap looks (every 50 ms on slow paths);
-    /// [`Duration::MAX`] keeps it until [`Arena::purge`](crate::Arena::purge).
+    /// [`Duration::MAX`] keeps it until [`Arena::purge`](crate::Arena::purge). With any other, what threads
+    /// leave when all but one have ended goes back at once, as long as that takes at most a fiftieth of the time.
     pub const fn decay(mut self, half_life: Duration) -> Self {
         self.decay_ms = saturated_ms(half_life);
         self

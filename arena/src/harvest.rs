@@ -133,11 +133,13 @@ impl HeapCore {
         }
     }
 
-    /// A thread that owns a cache is about to end.
+    /// A thread that owned a cache has given it back, and is about to end.
     pub(crate) fn note_exit(&self) {
         // SeqCst: before the ring, after which the purge thread looks.
-        if self.owners.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.ring(0);
+        match self.owners.fetch_sub(1, Ordering::SeqCst) {
+            1 => self.ring(0),
+            2 => self.settle(),
+            _ => {}
         }
     }
 

@@ -331,8 +331,7 @@ impl Drop for HeapCache<'_> {
     fn drop(&mut self) {
         // SAFETY: acquired in `Heap::cache`, and not used after this.
         unsafe { self.core.release_cache(self.cache) };
-        // Relaxed: as in `Heap::cache`.
-        self.core.owners.fetch_sub(1, Ordering::Relaxed);
+        self.core.note_exit();
     }
 }
 

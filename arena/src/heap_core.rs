@@ -84,6 +84,8 @@ pub(crate) struct HeapCore {
     pub(crate) lending: Lending,
     /// When the decay policy last looked, in milliseconds; 0 before the first time.
     pub(crate) ticked_ms: AtomicU64,
+    /// From when on [`Self::settle`] may act again, in milliseconds.
+    pub(crate) settle_from_ms: AtomicU64,
     /// Bytes in an OS page; 0 until it is asked for.
     os_page: AtomicUsize,
 }
@@ -122,6 +124,7 @@ impl HeapCore {
             fresh: AtomicUsize::new(0),
             lending: Lending::new(),
             ticked_ms: AtomicU64::new(0),
+            settle_from_ms: AtomicU64::new(0),
             os_page: AtomicUsize::new(0),
         }
     }

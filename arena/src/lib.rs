@@ -86,8 +86,8 @@
 //! # Limits
 //!
 //! - Linux on x86-64 and aarch64. The page size is read at run time.
-//! - Memory goes back on the allocator's slow paths; a program whose threads all sleep
-//!   keeps what it has until it calls [`Arena::trim`], unless [`Builder::purge_thread`] is
+//! - Memory goes back on the allocator's slow paths and when all threads but one have ended; a program
+//!   whose threads all sleep keeps what it has until it calls [`Arena::trim`], unless [`Builder::purge_thread`] is
 //!   on.
 //! - Address space of segments is kept for reuse while the heap lives. A program that names an
 //!   [`Arena`] has 8 MiB more of `.bss` for the table that frees without a layout look into; it

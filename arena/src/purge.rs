@@ -35,6 +35,15 @@ pub(crate) fn retained(dirty: usize, elapsed_ms: u64, half_life_ms: u64) -> usiz
     (whole - usize::try_from(part).unwrap_or(whole)).max(KEEP_GRANULES)
 }
 
+/// Granules that may be given back in a millisecond when threads end: to give one back and to have
+/// it again takes some 2 µs, and a fiftieth of the time may go there.
+const SETTLED_PER_MS: usize = 10;
+
+/// Milliseconds for which nothing more goes back when threads end, after `granules` did.
+pub(crate) fn settled_ms(granules: usize) -> u64 {
+    u64::try_from(granules / SETTLED_PER_MS).unwrap_or(u64::MAX)
+}
+
 /// Committed granules from which on a purge thread is worth starting: 4 MiB.
 pub(crate) const START_GRANULES: usize = 1024;
 

@@ -41,6 +41,30 @@ impl HeapCore {
         while self.drop_next_kept(|big| big.take_expired(now, half_life)) {}
     }
 
+    /// All threads but one have ended: gives back what they left, if it is time. The one may wait for
+    /// long now, and then nobody else would.
+    #[cold]
+    pub(crate) fn settle(&self) {
+        let now = os::now_ms();
+        // Relaxed, here and below: a time and counts for the policy.
+        if now < self.settle_from_ms.load(Ordering::Relaxed) || self.options.decay_ms() == u64::MAX
+        {
+            return;
+        }
+        let before = self.purged.load(Ordering::Relaxed);
+        if self.much_is_free(self.committed.load(Ordering::Relaxed)) {
+            self.sweep(usize::MAX);
+        } else {
+            self.retire_empties();
+        }
+        let dirty = self.pages.with(|pages| pages.dirty());
+        self.purge_dirty(dirty.saturating_sub(purge::KEEP_GRANULES));
+        while self.drop_next_kept(BigCache::take_oldest) {}
+        let given = self.purged.load(Ordering::Relaxed).wrapping_sub(before);
+        let from = now.saturating_add(purge::settled_ms(given));
+        self.settle_from_ms.store(from, Ordering::Relaxed);
+    }
+
     /// Gives up to `amount` dirty granules back to the system; returns how many.
     fn purge_dirty(&self, amount: usize) -> usize {
         let os_page = self.os_page();
@@ -114,7 +138,13 @@ impl HeapCore {
         }
         self.look_at
             .store(purge::next_look(committed), Ordering::Relaxed);
+        self.much_is_free(committed)
+    }
+
+    /// Whether so much is free in the spans of a heap of `committed` granules that a sweep is worth it.
+    fn much_is_free(&self, committed: usize) -> bool {
         let free = self.free_granules();
+        // Relaxed: a count for the policy.
         let swept = self.swept.fetch_min(free, Ordering::Relaxed);
         purge::sweep_is_due(committed, free, swept)
     }
