@@ -7,89 +7,92 @@
 //!
 //! Without the harness, whose own threads would be others that are left.
 
-use core::time::Duration;
-use std::sync::{Arc, Barrier};
-use std::thread;
-use std::time::Instant;
+#[cfg(not(loom))]
+mod checks {
+    use core::time::Duration;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+    use std::time::Instant;
 
-use brickyard_arena::Arena;
+    use brickyard_arena::Arena;
 
-#[global_allocator]
-static GLOBAL: Arena = Arena::new();
+    #[global_allocator]
+    static GLOBAL: Arena = Arena::new();
 
-const MIB: usize = 1 << 20;
-const THREADS: usize = 4;
+    const MIB: usize = 1 << 20;
+    const THREADS: usize = 4;
 
-/// Small blocks of mixed sizes, of which a tenth outlives the rest, and two mappings.
-fn work() {
-    let mut kept = Vec::new();
-    {
-        let small: Vec<Vec<u8>> = (0..40_000).map(|index| vec![1; 16 + index % 400]).collect();
-        let large = [vec![1_u8; 2 * MIB], vec![2_u8; 3 * MIB]];
-        kept.extend(small.iter().step_by(100).cloned());
-        drop((small, large));
+    /// Small blocks of mixed sizes, of which a tenth outlives the rest, and two mappings.
+    fn work() {
+        let mut kept = Vec::new();
+        {
+            let small: Vec<Vec<u8>> = (0..40_000).map(|index| vec![1; 16 + index % 400]).collect();
+            let large = [vec![1_u8; 2 * MIB], vec![2_u8; 3 * MIB]];
+            kept.extend(small.iter().step_by(100).cloned());
+            drop((small, large));
+        }
+        core::hint::black_box(kept);
     }
-    core::hint::black_box(kept);
-}
 
-/// Runs [`work`] in four threads that end together, and waits for their ends.
-fn phase() {
-    let all_done = Arc::new(Barrier::new(THREADS));
-    let start = |()| {
-        let all_done = Arc::clone(&all_done);
-        thread::spawn(move || {
-            work();
-            all_done.wait();
-        })
-    };
-    // A scope would only wait for what they run.
-    let threads = [(); THREADS].map(start);
-    for thread in threads {
-        thread.join().expect("no panic");
+    /// Runs [`work`] in four threads that end together, and waits for their ends.
+    fn phase() {
+        let all_done = Arc::new(Barrier::new(THREADS));
+        let start = |()| {
+            let all_done = Arc::clone(&all_done);
+            thread::spawn(move || {
+                work();
+                all_done.wait();
+            })
+        };
+        // A scope would only wait for what they run.
+        let threads = [(); THREADS].map(start);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
     }
-}
 
-/// Bytes that the heap has beyond what the program and caches hold.
-fn left_behind() -> usize {
-    let stats = Arena::stats();
-    stats.committed - stats.live - stats.cached
-}
+    /// Bytes that the heap has beyond what the program and caches hold.
+    fn left_behind() -> usize {
+        let stats = Arena::stats();
+        stats.committed - stats.live - stats.cached
+    }
 
-fn the_last_of_several_gives_back_what_they_left() {
-    phase();
-    let left = left_behind();
-    assert!(left <= 6 * MIB, "{left}");
-}
-
-fn phases_in_quick_succession_give_back_little() {
-    const PHASES: usize = 20;
-    let start = Instant::now();
-    let before = Arena::stats().purged;
-    for _ in 0..PHASES {
+    pub(crate) fn the_last_of_several_gives_back_what_they_left() {
         phase();
+        let left = left_behind();
+        assert!(left <= 6 * MIB, "{left}");
     }
-    let purged = Arena::stats().purged - before;
-    let elapsed_ms = usize::try_from(start.elapsed().as_millis()).expect("seconds");
-    // Without a limit each phase gives back some 50 MiB. The limit is 40 KiB a millisecond; what is
-    // swept before the heap grows and what decays comes to some MiB a phase.
-    let most = elapsed_ms * (40 << 10) + PHASES * 10 * MIB;
-    assert!(purged <= most, "{purged} bytes in {elapsed_ms} ms");
-}
 
-fn a_heap_that_keeps_its_memory_keeps_that() {
-    Arena::builder().decay(Duration::MAX).apply();
-    thread::sleep(Duration::from_secs(1));
-    phase();
-    let left = left_behind();
-    Arena::builder().apply();
-    assert!(left >= 20 * MIB, "{left}");
+    pub(crate) fn phases_in_quick_succession_give_back_little() {
+        const PHASES: usize = 20;
+        let start = Instant::now();
+        let before = Arena::stats().purged;
+        for _ in 0..PHASES {
+            phase();
+        }
+        let purged = Arena::stats().purged - before;
+        let elapsed_ms = usize::try_from(start.elapsed().as_millis()).expect("seconds");
+        // Without a limit each phase gives back some 50 MiB. The limit is 40 KiB a millisecond; what is
+        // swept before the heap grows and what decays comes to some MiB a phase.
+        let most = elapsed_ms * (40 << 10) + PHASES * 10 * MIB;
+        assert!(purged <= most, "{purged} bytes in {elapsed_ms} ms");
+    }
+
+    pub(crate) fn a_heap_that_keeps_its_memory_keeps_that() {
+        Arena::builder().decay(Duration::MAX).apply();
+        thread::sleep(Duration::from_secs(1));
+        phase();
+        let left = left_behind();
+        Arena::builder().apply();
+        assert!(left >= 20 * MIB, "{left}");
+    }
 }
 
 fn main() {
-    if cfg!(loom) {
-        return;
+    #[cfg(not(loom))]
+    {
+        checks::the_last_of_several_gives_back_what_they_left();
+        checks::phases_in_quick_succession_give_back_little();
+        checks::a_heap_that_keeps_its_memory_keeps_that();
     }
-    the_last_of_several_gives_back_what_they_left();
-    phases_in_quick_succession_give_back_little();
-    a_heap_that_keeps_its_memory_keeps_that();
 }
