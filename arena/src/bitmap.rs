@@ -1,4 +1,4 @@
-//! Runs of bits in the bitmaps of a segment: one bit a granule. Pure.
+//! Runs of bits in the bitmaps of a segment, one bit a granule, and bits of one word. Pure.
 
 use core::ops::Range;
 
@@ -167,6 +167,23 @@ pub(crate) const fn lowest_run(word: u64) -> Run {
     }
 }
 
+/// `count` set bits of `word`: first those of cache lines (`per_line` bits, a power of two)
+/// all of whose blocks are free, so that two threads that refill get no line between them
+/// as long as there are others.
+pub(crate) fn whole_lines_first(word: u64, count: usize, per_line: usize) -> u64 {
+    let mut whole = word;
+    let mut width = 1;
+    while width < per_line {
+        whole &= whole >> width;
+        width *= 2;
+    }
+    // The first bit of each line stands for all of them.
+    let line = u64::MAX >> (64 - per_line);
+    whole &= u64::MAX / line;
+    let first = lowest(whole * line, count);
+    first | lowest(word & !first, count - first.count_ones() as usize)
+}
+
 /// The lowest `count` set bits of `word`.
 pub(crate) fn lowest(word: u64, count: usize) -> u64 {
     if word.count_ones() as usize <= count {
@@ -206,6 +223,25 @@ mod tests {
             start = end;
         }
         best.map(|(_, place)| place)
+    }
+
+    #[test]
+    fn whole_lines_come_first_and_the_rest_after_them() {
+        let word = 0xff_00_fe_ff;
+        assert_eq!(whole_lines_first(word, 8, 8), 0xff);
+        assert_eq!(whole_lines_first(word, 12, 8), 0x0f_00_00_ff);
+        assert_eq!(whole_lines_first(word, 18, 8), 0xff_00_06_ff);
+        assert_eq!(whole_lines_first(0xfe, 3, 8), 0x0e);
+        assert_eq!(whole_lines_first(0b1101, 2, 2), 0b1100);
+        assert_eq!(whole_lines_first(0b1101, 2, 1), 0b0101);
+        assert_eq!(whole_lines_first(u64::MAX, 64, 4), u64::MAX);
+        for word in [0, 1, u64::MAX, 0x1234_5678_9abc_def0, 1 << 63] {
+            for (count, per_line) in [(0, 8), (1, 4), (7, 8), (33, 2), (64, 8)] {
+                let taken = whole_lines_first(word, count, per_line);
+                let most = word.count_ones().min(u32::try_from(count).unwrap());
+                assert_eq!((taken & !word, taken.count_ones()), (0, most));
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The memory limits: what the heap may commit, and whom it tells.
 
-use crate::heap_core::HeapCore;
+use crate::bitmap::{below, lowest};
+use crate::heap_core::{HeapCore, write_addresses};
 use crate::size_class::block_size;
 use crate::sync::Ordering;
 use crate::thread_cache::ThreadCache;
@@ -47,6 +48,10 @@ impl HeapCore {
             self.unreserve(most);
             return got;
         }
+        let got = self.take_resident_blocks(class, out);
+        if got > 0 {
+            return got;
+        }
         let Some(first) = out.get_mut(..1) else {
             return 0;
         };
@@ -55,6 +60,22 @@ impl HeapCore {
         }
         let got = self.take_any_blocks(class, first);
         self.unreserve(per_block);
+        got
+    }
+
+    /// Takes free blocks with which nothing becomes resident, so that no limit forbids them.
+    fn take_resident_blocks(&self, class: ClassIndex, out: &mut [*mut u8]) -> usize {
+        let (size, want) = (block_size(class), out.len());
+        let mut got = 0;
+        if let Some(central) = self.centrals.get(class.get()) {
+            central.take_picked(class, want, |span, word, free| {
+                let mask = lowest(resident(span.fresh(), size, word, free), want - got);
+                let start = span.start() + word * 64 * size;
+                let room = out.get_mut(got..).unwrap_or_default();
+                got += write_addresses(start, size, mask, room);
+                mask
+            });
+        }
         got
     }
 
@@ -98,6 +119,23 @@ impl HeapCore {
     }
 }
 
+/// The blocks of `free`, bits of word `word` of a span of blocks of `size` bytes, that overlap no granule of
+/// `fresh`.
+fn resident(fresh: u64, size: usize, word: usize, free: u64) -> u64 {
+    let (mut rest, mut out) = (free, free);
+    while fresh != 0 && rest != 0 {
+        let index = word * 64 + rest.trailing_zeros() as usize;
+        let first = (index * size) >> GRANULE_SHIFT;
+        let last = ((index + 1) * size - 1) >> GRANULE_SHIFT;
+        let bit = rest & rest.wrapping_neg();
+        if fresh & below(last + 1) & !below(first) != 0 {
+            out &= !bit;
+        }
+        rest &= !bit;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +150,33 @@ mod tests {
                 let last = ((index + 1) * size - 1) >> GRANULE_SHIFT;
                 assert!(last < granules);
                 assert!(last - first < (size >> GRANULE_SHIFT) + 2);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_that_overlap_a_fresh_granule_are_not_resident() {
+        for size in [16, 48, 640, 5120, 20_480] {
+            for fresh in [0, 1, 0b110, u64::MAX, 0xf0f0] {
+                let is_resident = |index: usize| {
+                    let bytes = index * size..(index + 1) * size;
+                    bytes
+                        .step_by(8)
+                        .all(|at| fresh >> (at >> GRANULE_SHIFT) & 1 == 0)
+                };
+                let most = (64 << GRANULE_SHIFT) / size;
+                for word in 0..most.div_ceil(64).min(3) {
+                    let free = 0xfff7_ffff_ffff_fffb & below(most - word * 64);
+                    let found = resident(fresh, size, word, free);
+                    for bit in 0..64 {
+                        let wanted = free >> bit & 1 == 1 && is_resident(word * 64 + bit);
+                        assert_eq!(
+                            found >> bit & 1 == 1,
+                            wanted,
+                            "{size} {fresh:x} {word} {bit}"
+                        );
+                    }
+                }
             }
         }
     }

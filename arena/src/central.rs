@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use crate::bitmap::lowest;
+use crate::bitmap::whole_lines_first;
 use crate::lend::Fit;
 use crate::size_class::blocks_per_line;
 use crate::span::{Kind, Links, Span, all_free, any_free, full_word};
@@ -138,6 +138,49 @@ impl Central {
             got
         });
         // Relaxed: a count for statistics; the blocks themselves are ordered by the lock.
+        self.outside.fetch_add(got, Ordering::Relaxed);
+        got
+    }
+
+    /// Shows the free blocks of the listed spans to `pick`, word by word, and takes those that it
+    /// names, until they are `want` or more; returns how many.
+    ///
+    /// `pick` runs under the class lock.
+    pub(crate) fn take_picked(
+        &self,
+        class: ClassIndex,
+        want: usize,
+        mut pick: impl FnMut(&Span, usize, u64) -> u64,
+    ) -> usize {
+        let got = self.list.with(|list| {
+            let (mut next, mut got) = (list.head, 0);
+            // SAFETY: spans in the list live as long as the heap (S4).
+            while let Some(span) = unsafe { next.as_ref() } {
+                // SAFETY: the class lock is held.
+                next = unsafe { span.with_links(|links| links.next) };
+                // SAFETY: the class lock is held, and listed spans are of this class.
+                let words = unsafe { span.words(class) };
+                for (index, word) in words.iter().enumerate() {
+                    // Acquire: pairs with `give`; the last owner's accesses come before the next's.
+                    let free = word.load(Ordering::Acquire);
+                    let mask = if free == 0 {
+                        0
+                    } else {
+                        pick(span, index, free)
+                    };
+                    if mask != 0 {
+                        // Relaxed: as in `take_from`; only we clear bits (S2).
+                        word.fetch_and(!mask, Ordering::Relaxed);
+                        got += mask.count_ones() as usize;
+                    }
+                    if got >= want {
+                        return got;
+                    }
+                }
+            }
+            got
+        });
+        // Relaxed: a count for statistics, as in `take`.
         self.outside.fetch_add(got, Ordering::Relaxed);
         got
     }
@@ -460,23 +503,6 @@ unsafe fn unlist_if_exhausted(list: &mut List, span: &Span, class: ClassIndex) {
     }
 }
 
-/// `count` set bits of `word`: first those of cache lines (`per_line` bits, a power of two)
-/// all of whose blocks are free, so that two threads that refill get no line between them
-/// as long as there are others.
-fn whole_lines_first(word: u64, count: usize, per_line: usize) -> u64 {
-    let mut whole = word;
-    let mut width = 1;
-    while width < per_line {
-        whole &= whole >> width;
-        width *= 2;
-    }
-    // The first bit of each line stands for all of them.
-    let line = u64::MAX >> (64 - per_line);
-    whole &= u64::MAX / line;
-    let first = lowest(whole * line, count);
-    first | lowest(word & !first, count - first.count_ones() as usize)
-}
-
 /// Appends `span`.
 ///
 /// # Safety
@@ -529,25 +555,6 @@ unsafe fn unlink(list: &mut List, span: &Span) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whole_lines_come_first_and_the_rest_after_them() {
-        let word = 0xff_00_fe_ff;
-        assert_eq!(whole_lines_first(word, 8, 8), 0xff);
-        assert_eq!(whole_lines_first(word, 12, 8), 0x0f_00_00_ff);
-        assert_eq!(whole_lines_first(word, 18, 8), 0xff_00_06_ff);
-        assert_eq!(whole_lines_first(0xfe, 3, 8), 0x0e);
-        assert_eq!(whole_lines_first(0b1101, 2, 2), 0b1100);
-        assert_eq!(whole_lines_first(0b1101, 2, 1), 0b0101);
-        assert_eq!(whole_lines_first(u64::MAX, 64, 4), u64::MAX);
-        for word in [0, 1, u64::MAX, 0x1234_5678_9abc_def0, 1 << 63] {
-            for (count, per_line) in [(0, 8), (1, 4), (7, 8), (33, 2), (64, 8)] {
-                let taken = whole_lines_first(word, count, per_line);
-                let most = word.count_ones().min(u32::try_from(count).unwrap());
-                assert_eq!((taken & !word, taken.count_ones()), (0, most));
-            }
-        }
-    }
 
     #[test]
     fn requests_that_are_alike_are_exact() {

@@ -504,7 +504,12 @@ impl HeapCore {
 
 /// Writes the addresses of the blocks of `mask` into `out`, as far as there is room; returns
 /// how many. The first block of the mask's word starts at `start`.
-fn write_addresses(start: usize, block_bytes: usize, mask: u64, out: &mut [*mut u8]) -> usize {
+pub(crate) fn write_addresses(
+    start: usize,
+    block_bytes: usize,
+    mask: u64,
+    out: &mut [*mut u8],
+) -> usize {
     let first = mask.trailing_zeros();
     let count = mask.count_ones() as usize;
     let mut addr = start + first as usize * block_bytes;

@@ -72,6 +72,17 @@ impl World {
         taken
     }
 
+    /// The same by [`Central::take_picked`], which passes by what it is not told to take.
+    fn pick(&self, want: u64) -> u64 {
+        let mut taken = 0;
+        self.central.take_picked(class(), 1, |_, _, free| {
+            taken = free & want;
+            taken
+        });
+        self.write(taken);
+        taken
+    }
+
     /// Uses the blocks of `mask`, which the caller owns.
     fn write(&self, mask: u64) {
         for (index, cell) in self.memory.iter().enumerate() {
@@ -142,6 +153,22 @@ fn loom_remote_free_is_never_lost() {
             world.give(early);
         },
         |world| assert_eq!(world.take(BLOCKS), 0b0001, "the freed block is found"),
+    );
+}
+
+/// The same for takers of some blocks of a span, which may pass by those that come back meanwhile.
+#[test]
+fn loom_what_is_picked_was_free_and_the_rest_is_not_lost() {
+    race(
+        |world| {
+            world.give(0b0011);
+        },
+        |world| {
+            let early = world.pick(0b0110);
+            assert_eq!(early & !0b0010, 0, "a block has one owner");
+            world.give(early);
+        },
+        |world| assert_eq!(world.take(BLOCKS), 0b0011, "the freed blocks are found"),
     );
 }
 

@@ -77,6 +77,29 @@ fn a_heap_at_its_memory_limit_answers_null_and_recovers() {
     assert_eq!(fill(&free_heap, 1000, 16_000).len(), 16_000);
 }
 
+/// Every eighth block is free, and no OS page is: who asks for as many finds them all.
+#[test]
+fn a_heap_at_its_memory_limit_hands_out_what_is_free_in_it() {
+    for bytes in [48, 1000, 3000] {
+        let heap = heap(&Arena::builder().memory_limit(8 << 20));
+        let blocks = fill(&heap, bytes, usize::MAX);
+        // In the order in which they were handed out, neighbours are side by side.
+        let freed: Vec<_> = blocks.iter().copied().step_by(8).collect();
+        let blocks: Vec<_> = (blocks.chunks(8))
+            .flat_map(|eight| eight[1..].to_vec())
+            .collect();
+        let count = freed.len();
+        free(&heap, bytes, freed);
+        heap.trim();
+        let again = fill(&heap, bytes, count);
+        assert_eq!(again.len(), count, "{bytes} bytes\n{}", heap.stats());
+        assert!(heap.stats().committed <= 8 << 20);
+        heap.validate().expect("the heap is whole");
+        free(&heap, bytes, blocks);
+        free(&heap, bytes, again);
+    }
+}
+
 #[test]
 fn a_block_grows_up_to_the_memory_limit_in_place_or_not() {
     let heap = heap(&Arena::builder().memory_limit(16 << 20));
