@@ -17,9 +17,14 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// Installs the handler, once a process. With the first guarded block and not before: then
 /// most programs have set theirs, and Rust's for overflowing stacks is there.
 pub(crate) fn install() {
-    // Relaxed, both: elects one thread; nothing is read through it.
-    if !INSTALLED.load(Ordering::Relaxed) && !INSTALLED.swap(true, Ordering::Relaxed) {
-        EARLIER.with(|earlier| *earlier = os::set_fault_handler(on_fault));
+    // Relaxed, here and below: says that the rest was done; nothing is read through it.
+    if !INSTALLED.load(Ordering::Relaxed) {
+        EARLIER.with(|earlier| {
+            // Under the lock, for which a fork waits: a child has both or neither.
+            if !INSTALLED.swap(true, Ordering::Relaxed) {
+                *earlier = os::set_fault_handler(on_fault);
+            }
+        });
     }
 }
 

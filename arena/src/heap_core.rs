@@ -472,7 +472,9 @@ impl HeapCore {
         let this = unsafe { cache.as_ref() };
         this.set_exclusive(false);
         self.flush(this);
-        this.give_up_all(&self.cacheable);
+        // Relaxed: a sum of numbers.
+        self.cacheable
+            .fetch_sub(this.give_up_all(), Ordering::Relaxed);
         let os_page = self.os_page();
         // SAFETY: by contract; the magazines are empty now.
         self.caches

@@ -315,16 +315,23 @@ unsafe extern "C" fn after_fork_in_child() {
         // Relaxed: the child has one thread.
         core.owners
             .store(usize::from(is_serving && !own.is_null()), Ordering::Relaxed);
+        let mut taken = 0;
         // SAFETY: the child inherited the lock held (`before_fork`); no other thread exists.
         unsafe {
             core.caches.with_held(|store| {
                 store.for_each(|cache| {
                     if ptr::from_ref(cache) != own && !cache.is_shared() {
-                        cache.orphan(&core.cacheable);
+                        cache.orphan();
+                    } else if core.hardened {
+                        // Else all children would hand out the same places in the same order.
+                        cache.quarantine.reseed(os::random());
                     }
+                    taken += cache.allowed();
                 });
             });
         }
+        // Relaxed: as above. Another thread may have taken room that it had not noted yet.
+        core.cacheable.store(taken, Ordering::Relaxed);
     }
     // SAFETY: as above: all locks are held.
     unsafe { after_fork() };
@@ -359,4 +366,33 @@ unsafe extern "C" fn after_fork() {
     for_each_lock(&HARDENED, RawLock::release);
     for_each_lock(&CORE, RawLock::release);
     ATTACHED.raw().release();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether `holds` says `true` in a child.
+    fn in_child(holds: fn() -> bool) -> bool {
+        // SAFETY: the child asks `holds` and ends.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::_exit(libc::c_int::from(!holds()));
+            }
+            let mut status = 0;
+            libc::waitpid(child, &raw mut status, 0) == child && status == 0
+        }
+    }
+
+    #[test]
+    fn room_that_a_vanished_thread_was_about_to_take_is_free_in_a_child() {
+        // The handlers alone: other tests want a process that has no cache.
+        exit_key();
+        // As another thread does it: the sum first, then its own cache.
+        CORE.cacheable.fetch_add(1 << 20, Ordering::Relaxed);
+        let holds = in_child(|| CORE.cacheable.load(Ordering::Relaxed) == 0);
+        CORE.cacheable.fetch_sub(1 << 20, Ordering::Relaxed);
+        assert!(holds);
+    }
 }

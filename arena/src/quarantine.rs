@@ -150,6 +150,19 @@ impl Quarantine {
         self.countdown.store(0, Ordering::Relaxed);
     }
 
+    /// Starts the random numbers anew; what waits here goes on waiting.
+    pub(crate) fn reseed(&self, seed: u64) {
+        self.random.store(seed, Ordering::Relaxed);
+        for (turn, bits) in self.turns.iter().zip(1..) {
+            // The low bits say which place is next.
+            let count = turn.0.load(Ordering::Relaxed) & LOW;
+            turn.0.store(
+                seed.rotate_left(bits * 13) & !LOW | count,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
     /// 32 random bits: the upper ones of a linear congruential generator with the constants
     /// of Knuth's MMIX. Good enough to surprise, not for secrets.
     #[inline(always)]

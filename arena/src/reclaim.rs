@@ -73,12 +73,14 @@ impl HeapCore {
             let batch = left.min(PURGE_BATCH);
             let got = self.pages.with(|pages| {
                 let keep = pages.dirty().saturating_sub(batch);
-                pages.purge(self.os, os_page, keep, batch)
+                let got = pages.purge(self.os, os_page, keep, batch);
+                // Under the lock, so that no fork comes between, and a child counts them for ever.
+                self.note_purged(got);
+                got
             });
             if got == 0 {
                 break;
             }
-            self.note_purged(got);
             left = left.saturating_sub(got);
         }
         amount - left
@@ -240,12 +242,11 @@ impl HeapCore {
     pub(crate) fn relieve(&self) {
         self.retire_empties();
         while self.drop_next_kept(BigCache::take_oldest) {}
-        let hollowed = self.pages.with(|pages| {
+        self.pages.with(|pages| {
             let before = pages.dirty();
             pages.hollow_out(self.os);
-            before - pages.dirty()
+            self.note_purged(before - pages.dirty());
         });
-        self.note_purged(hollowed);
     }
 
     /// Gives everything back to the system that neither a block nor a cache pins; returns

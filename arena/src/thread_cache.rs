@@ -312,10 +312,10 @@ impl ThreadCache {
         self.set_limit(class, unsafe { self.base(class).add(above) });
     }
 
-    /// Gives up all room; the magazines are empty and the cache is about to be released.
-    pub(crate) fn give_up_all(&self, taken: &AtomicUsize) {
+    /// Gives up all room, and returns it: the cache is about to be released, or its owner is gone.
+    pub(crate) fn give_up_all(&self) -> usize {
         // Relaxed: as in `grow`.
-        taken.fetch_sub(self.allowed.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.allowed.swap(0, Ordering::Relaxed)
     }
 
     /// Bytes of blocks that the limits allow together, beyond what is free.

@@ -120,12 +120,12 @@ impl ThreadCache {
     }
 
     /// Forgets the owner and the room that it had: in the child of a fork, where the owner
-    /// is not.
-    pub(crate) fn orphan(&self, taken: &AtomicUsize) {
+    /// is not. The caller adds up anew what caches have.
+    pub(crate) fn orphan(&self) {
         // Relaxed: the child has one thread.
         self.home.store(ptr::null_mut(), Ordering::Relaxed);
         self.exclusive.store(false, Ordering::Relaxed);
-        self.give_up_all(taken);
+        self.give_up_all();
     }
 
     /// Bytes of blocks that a harvest would take.
