@@ -311,8 +311,12 @@ fn what_another_has_aside_comes_back_before_a_limit_forbids() {
     let heap = Heap::with_options(&options).expect("few heaps live");
     for layout in [SMALL, Layout::new::<[u8; 100_000]>()] {
         let mut other = heap.cache().expect("memory");
-        use_many(&mut other, SMALL, LIMIT / 2 / SMALL.size());
-        assert!(cached(&heap) > LIMIT / 16, "nothing is aside");
+        // On a machine with much else to do it may be there too long, and go back.
+        let is_aside = (0..20).any(|_| {
+            use_many(&mut other, SMALL, LIMIT / 8 / SMALL.size());
+            cached(&heap) > LIMIT / 16
+        });
+        assert!(is_aside, "nothing is aside");
         let mut cache = heap.cache().expect("memory");
         let blocks: Vec<_> = core::iter::from_fn(|| {
             let block = cache.alloc(layout);
