@@ -1,5 +1,5 @@
 //! Stress on the memory an allocator holds: changing sizes, growing buffers,
-//! bursts.
+//! bursts, sparse survivors.
 
 use core::time::Duration;
 use std::thread;
@@ -108,4 +108,41 @@ pub(super) fn burst_and_idle(setting: &mut Setting) -> Result<Outcome> {
         thread::sleep(idle);
     }
     Ok(Outcome::new(checksum, survivors))
+}
+
+/// Fills up to 25 MiB with blocks of 16 to 512 bytes and frees all but every 25th in the order in
+/// which they were allocated, sixteen times. 1 MiB is left, spread evenly: how much does it hold
+/// resident? After the first fill a heap need not grow, so that no slow path has a reason of its
+/// own to give memory back.
+pub(super) fn sparse_survivors(setting: &mut Setting) -> Result<Outcome> {
+    const FILLS: usize = 16;
+    const FULL_BYTES: usize = 25 << 20;
+    const ONE_IN: usize = 25;
+    let fills = setting.scale.of(FILLS);
+    let mut rng = Rng::with_seed(10);
+    let mut live: Vec<Block> = Vec::new();
+    let checksum = setting.watch.measure(|| {
+        let mut sum = 0_u64;
+        let mut live_bytes = 0;
+        for _ in 0..fills {
+            while live_bytes < FULL_BYTES {
+                let size = rng.usize(16..=512);
+                live.push(Block::filled(size, tag(live.len())));
+                live_bytes += size;
+            }
+            let mut place = 0_usize;
+            live.retain(|block| {
+                place += 1;
+                let survives = place.is_multiple_of(ONE_IN);
+                if !survives {
+                    sum = sum.wrapping_mul(31).wrapping_add(block.tag());
+                    live_bytes -= block.size();
+                }
+                survives
+            });
+        }
+        sum
+    });
+    live.shrink_to_fit();
+    Ok(Outcome::new(checksum, live))
 }

@@ -8,6 +8,7 @@
 mod memory;
 mod real;
 mod serve;
+mod server_churn;
 mod stress;
 mod threads;
 
@@ -34,12 +35,15 @@ pub(crate) const ALL: &[Workload] = &[
     Workload::stress("churn", stress::churn),
     Workload::stress("larson", threads::larson),
     Workload::stress("producer", threads::producer_consumer),
+    Workload::stress("xmalloc", threads::xmalloc),
     Workload::stress("false-sharing", threads::false_sharing),
     Workload::stress("thread-churn", threads::thread_churn),
+    Workload::stress("server-churn", server_churn::server_churn),
     Workload::stress("phase-change", memory::phase_change),
     Workload::stress("grow-buffers", memory::growing_buffers),
     Workload::stress("large-blocks", stress::large_blocks),
     Workload::stress("burst-idle", memory::burst_and_idle),
+    Workload::stress("sparse", memory::sparse_survivors),
 ];
 
 /// One row of the table.
@@ -146,8 +150,14 @@ impl Block {
     /// A block of `size` bytes (at least one), all of them written.
     #[inline]
     pub(crate) fn filled(size: usize, tag: u8) -> Self {
+        Self::begun(size, size, tag)
+    }
+
+    /// A block of `size` bytes of which the first `written` (at least one) are written.
+    #[inline]
+    pub(crate) fn begun(size: usize, written: usize, tag: u8) -> Self {
         let mut bytes = Vec::with_capacity(size);
-        bytes.resize(size, tag);
+        bytes.resize(written, tag);
         Self(bytes)
     }
 
@@ -164,6 +174,12 @@ impl Block {
     /// No block: takes no memory.
     pub(crate) const fn empty() -> Self {
         Self(Vec::new())
+    }
+
+    /// Bytes it was asked for.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.0.capacity()
     }
 
     /// The tag it was made with.
