@@ -36,7 +36,8 @@ use crate::faults::Os;
 use crate::os::Access;
 use crate::page_heap::publish;
 use crate::page_map::{Entry, PAGE_MAP};
-use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Lock, Ordering};
+use crate::slot_state::{EMPTY, FREED, LIVE, SlotState};
+use crate::sync::{AtomicBool, AtomicUsize, Lock, Ordering};
 use crate::trace::Trace;
 use crate::units::SEGMENT_BYTES;
 
@@ -45,15 +46,10 @@ const MAX_SLOTS: usize = 112;
 /// Bytes of a slot, its guard included, where an OS page has 4 KiB.
 const SLOT_BYTES: usize = 32 * 1024;
 
-const EMPTY: u8 = 0;
-const LIVE: u8 = 1;
-const CLOSING: u8 = 2;
-const FREED: u8 = 3;
-
 /// What is known of a slot; outside the slot, so that it survives the block.
 #[derive(Debug)]
 struct Slot {
-    state: AtomicU8,
+    state: SlotState,
     addr: AtomicUsize,
     size: AtomicUsize,
     /// Whether pages of the slot are protected, once they could not be fenced: for good, because
@@ -180,16 +176,6 @@ impl Slot {
         (addr, self.size.load(Ordering::Relaxed))
     }
 
-    fn state(&self) -> u8 {
-        // Acquire: pairs with the Release stores of the state, so that the fields are seen.
-        self.state.load(Ordering::Acquire)
-    }
-
-    fn set_state(&self, state: u8) {
-        // Release: pairs with the Acquire in `state`.
-        self.state.store(state, Ordering::Release);
-    }
-
     fn report_traces(&self) {
         self.allocated.report(b"allocated");
         self.freed.report(b"freed");
@@ -253,7 +239,7 @@ impl Guards {
             // SAFETY: made above or before, and never unmapped (D3).
             let region = unsafe { Region::containing(state.region) };
             let count = region.count();
-            let is_free = |slot: &&Slot| matches!(slot.state(), EMPTY | FREED);
+            let is_free = |slot: &&Slot| matches!(slot.state.get(), EMPTY | FREED);
             let (index, slot) = (0..count).find_map(|step| {
                 let index = (state.next + step) % count;
                 Some((index, region.slots.get(index).filter(is_free)?))
@@ -269,7 +255,7 @@ impl Guards {
             slot.size.store(size, Ordering::Relaxed);
             slot.freed.clear();
             slot.allocated.record();
-            slot.set_state(LIVE);
+            slot.state.set(LIVE);
             state.next = (index + 1) % count;
             state.opened += opened;
             Some(addr)
@@ -287,23 +273,19 @@ impl Guards {
         let Some(slot) = region.slot_at(addr) else {
             return Err(Misuse::Foreign);
         };
-        let (start, size) = slot.block();
-        if slot.state() == EMPTY {
+        if slot.state.get() == EMPTY {
             return Err(Misuse::Foreign);
         }
-        if start != addr {
+        if slot.block().0 != addr {
             slot.report_traces();
             return Err(Misuse::Interior);
         }
-        // Acquire on success: we see what `take` wrote. Relaxed on failure: somebody else
-        // has freed it, which is all that we need to know.
-        let freed =
-            slot.state
-                .compare_exchange(LIVE, CLOSING, Ordering::Acquire, Ordering::Relaxed);
-        if freed.is_err() {
+        if !slot.state.close() {
             slot.report_traces();
             return Err(Misuse::DoubleFree);
         }
+        // Only now: of a block that is freed twice another may have been here before.
+        let (start, size) = slot.block();
         slot.freed.record();
         let end = (start + size).next_multiple_of(region.os_page());
         let opened = end - (start & !(region.os_page() - 1));
@@ -314,7 +296,7 @@ impl Guards {
         self.0.with(|state| {
             // SAFETY: the pages of the block, which its owner has just given up.
             if unsafe { region.close(os, slot, end - opened, opened) } {
-                slot.set_state(FREED);
+                slot.state.set(FREED);
             }
             state.opened -= opened;
         });
@@ -327,7 +309,9 @@ impl Guards {
     pub(crate) fn find(addr: usize) -> Option<Guarded> {
         // SAFETY: by contract, and the heap lives.
         let region = unsafe { Region::containing(addr) };
-        let slot = region.slot_at(addr).filter(|slot| slot.state() == LIVE)?;
+        let slot = region
+            .slot_at(addr)
+            .filter(|slot| slot.state.get() == LIVE)?;
         let (start, size) = slot.block();
         (start == addr).then(|| Guarded {
             size,
@@ -416,7 +400,10 @@ pub(crate) fn explain(addr: usize) -> bool {
     };
     // SAFETY: the page map says so, and a heap that is dropped meanwhile is misused itself.
     let region = unsafe { Region::containing(addr) };
-    let Some(slot) = region.slot_at(addr).filter(|slot| slot.state() != EMPTY) else {
+    let Some(slot) = region
+        .slot_at(addr)
+        .filter(|slot| slot.state.get() != EMPTY)
+    else {
         Line::new()
             .text(b"access to no block, at ")
             .address(addr)
@@ -460,6 +447,7 @@ pub(crate) fn explain(addr: usize) -> bool {
 mod tests {
     use super::*;
     use crate::faults::FaultPlan;
+    use crate::slot_state::CLOSING;
 
     const PAGE: usize = 4096;
 
@@ -529,7 +517,7 @@ mod tests {
             PLAN.fail_nth(1, false);
             assert!(guards.give(os, block).is_ok());
             PLAN.succeed();
-            assert_eq!(slot(block).state(), FREED);
+            assert_eq!(slot(block).state.get(), FREED);
             // The next is the same slot again.
             guards.0.with(|state| state.next = 1);
         }
@@ -539,7 +527,7 @@ mod tests {
         assert!(take(24).is_none());
         PLAN.succeed();
         assert_eq!(
-            (slot(first).state(), guards.opened()),
+            (slot(first).state.get(), guards.opened()),
             (CLOSING, before - PAGE)
         );
         // SAFETY: its pages could not be shut.

@@ -154,12 +154,27 @@ mod zeroes;
 
 mod block_state;
 #[cfg_attr(
+    all(test, loom),
+    expect(unsafe_code, reason = "the cells that loom watches")
+)]
+mod hooks;
+#[cfg_attr(
     any(not(loom), test),
     expect(unsafe_code, reason = "reads leaves that are never unmapped")
 )]
 mod page_map;
+#[cfg_attr(
+    all(test, loom),
+    expect(unsafe_code, reason = "the cells that loom watches")
+)]
+mod published;
 #[cfg(not(loom))]
 mod quarantine;
+#[cfg_attr(
+    all(test, loom),
+    expect(unsafe_code, reason = "the cells that loom watches")
+)]
+mod slot_state;
 
 #[cfg(all(test, loom))]
 #[expect(unsafe_code, reason = "the cells that loom watches")]

@@ -27,10 +27,11 @@ use crate::config::Builder;
 use crate::crash;
 use crate::faults::Os;
 use crate::heap_core::HeapCore;
+use crate::hooks::Hooks;
 use crate::os;
 use crate::page_map::PAGE_MAP;
 use crate::profile::PROFILE;
-use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering, RawLock};
+use crate::sync::{AtomicBool, Lock, Ordering, RawLock};
 use crate::thread_cache::ThreadCache;
 use crate::tls::{self, Stage};
 use crate::units::{HARDENED_HEAP, PROCESS_HEAP};
@@ -84,13 +85,8 @@ pub(crate) fn core_of(block: *mut u8) -> &'static HeapCore {
 /// program said it by [`configure`].
 static CONFIGURED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the hooks are registered: 0 not yet, 1 somebody is at it, 2 failed, 3 and
-/// above: the key plus 3.
-static HOOKS: AtomicU32 = AtomicU32::new(HOOKS_NONE);
-const HOOKS_NONE: u32 = 0;
-const HOOKS_BUSY: u32 = 1;
-const HOOKS_FAILED: u32 = 2;
-const HOOKS_KEY: u32 = 3;
+/// Whether the hooks are registered.
+static HOOKS: Hooks = Hooks::new();
 
 /// Runs `f` with the heap that serves, and a cache of it that the calling thread may use
 /// for one operation; `None` when memory is short. `options` are those of the `Arena` that was called.
@@ -228,27 +224,10 @@ fn attach(options: Option<&Builder>) -> Option<(&'static HeapCore, &'static Thre
 /// caller is the hooks' own allocation, or another thread at the very start) and when
 /// the system has no key left.
 fn exit_key() -> Option<os::ExitKey> {
-    // Acquire: pairs with the Release in `register`.
-    match HOOKS.load(Ordering::Acquire) {
-        HOOKS_NONE => register(),
-        HOOKS_BUSY | HOOKS_FAILED => None,
-        key => Some(key - HOOKS_KEY),
-    }
-}
-
-fn register() -> Option<os::ExitKey> {
-    // Relaxed: only elects the thread that registers.
-    HOOKS
-        .compare_exchange(HOOKS_NONE, HOOKS_BUSY, Ordering::Relaxed, Ordering::Relaxed)
-        .ok()?;
-    os::on_fork(before_fork, after_fork, after_fork_in_child);
-    let key = os::on_thread_exit(thread_exit);
-    // Release: pairs with the Acquire in `exit_key`.
-    HOOKS.store(
-        key.map_or(HOOKS_FAILED, |key| key + HOOKS_KEY),
-        Ordering::Release,
-    );
-    key
+    HOOKS.key(|| {
+        os::on_fork(before_fork, after_fork, after_fork_in_child);
+        os::on_thread_exit(thread_exit)
+    })
 }
 
 /// The destructor of the key. The value that the thread armed it with may be a cache that it

@@ -26,8 +26,9 @@ use core::ptr::{self, NonNull};
 use crate::bitmap::Bits;
 use crate::block_state::BlockStates;
 use crate::guest_table::GuestTable;
+use crate::published::Published;
 use crate::span::{INLINE_WORDS, Kind, MAX_WORDS, Span, word_count};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering, UnsafeCell};
 use crate::units::{
     ClassIndex, GRANULE_BYTES, GRANULE_SHIFT, MagazineIndex, Run, SEGMENT_BYTES, SEGMENT_GRANULES,
 };
@@ -78,7 +79,7 @@ pub(crate) struct Segment {
     /// Whether `window` knows the granules: the segment is one of the heap of the process.
     in_window: AtomicBool,
     /// What a hardened heap knows of the blocks; null until it cuts a span here (G5).
-    block_states: AtomicPtr<BlockStates>,
+    block_states: Published<BlockStates>,
     state: UnsafeCell<State>,
     /// What starts in lent runs.
     pub(crate) guests: GuestTable,
@@ -180,8 +181,7 @@ impl Segment {
     /// What a hardened heap knows of the blocks here.
     #[inline]
     pub(crate) fn block_states(&self) -> Option<&BlockStates> {
-        // Acquire: pairs with the Release in `set_block_states`: they are zeroed.
-        let states = self.block_states.load(Ordering::Acquire);
+        let states = self.block_states.load();
         // SAFETY: null, or states that stay as long as the heap (G5).
         unsafe { states.as_ref() }
     }
@@ -192,13 +192,7 @@ impl Segment {
     ///
     /// They are zeroed, and stay mapped as long as the segment's header if adopted.
     pub(crate) unsafe fn set_block_states(&self, states: NonNull<BlockStates>) -> bool {
-        // Release: pairs with the Acquire in `block_states`. Relaxed on failure: who wants
-        // those that are there loads them.
-        let none = ptr::null_mut();
-        let states = states.as_ptr();
-        self.block_states
-            .compare_exchange(none, states, Ordering::Release, Ordering::Relaxed)
-            .is_ok()
+        self.block_states.adopt(states.as_ptr())
     }
 
     /// Runs `f` on the fields under the page-heap lock.

@@ -20,7 +20,8 @@ use core::hint::assert_unchecked;
 use core::ptr;
 
 use crate::block_state::{BlockState, BlockStates, STEP};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::published::Published;
+use crate::sync::{AtomicUsize, Ordering};
 use crate::units::SEGMENT_BYTES;
 
 /// Segments in the window.
@@ -32,8 +33,7 @@ const PER_SEGMENT: usize = SEGMENT_BYTES / STEP;
 
 /// Where the states of each segment are, less the states that all segments of the window before it
 /// would have.
-static STATES: [AtomicPtr<BlockState>; SEGMENTS] =
-    [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS];
+static STATES: [Published<BlockState>; SEGMENTS] = [const { Published::nothing() }; SEGMENTS];
 
 /// Where the window starts, in steps of a state; 0 before it was placed (V2).
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -52,8 +52,8 @@ pub(crate) fn state_at(addr: usize) -> Option<&'static BlockState> {
     // sees the only value.
     let start = START.load(Ordering::Relaxed);
     let step = addr.rotate_right(STEP.trailing_zeros()).wrapping_sub(start);
-    // Acquire: pairs with the Release in `note`: the states are zeroed (V1).
-    let states = STATES.get(step / PER_SEGMENT)?.load(Ordering::Acquire);
+    // Zeroed (V1), since it was published.
+    let states = STATES.get(step / PER_SEGMENT)?.load();
     if states.is_null() {
         return None;
     }
@@ -73,8 +73,7 @@ pub(crate) fn note(segment: usize, states: &'static BlockStates) {
     let step = (segment / STEP).wrapping_sub(START.load(Ordering::Relaxed));
     if let Some(pointer) = STATES.get(step / PER_SEGMENT) {
         let first = ptr::from_ref(states).cast::<BlockState>().cast_mut();
-        // Release: pairs with the Acquire in `state_at`.
-        pointer.store(first.wrapping_sub(step), Ordering::Release);
+        pointer.store(first.wrapping_sub(step));
     }
 }
 
