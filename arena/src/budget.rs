@@ -1,5 +1,6 @@
 //! The memory limits: what the heap may commit, and whom it tells.
 
+use crate::alarm::{Figures, Task};
 use crate::bitmap::{below, lowest};
 use crate::heap_core::{HeapCore, write_addresses};
 use crate::size_class::block_size;
@@ -86,36 +87,56 @@ impl HeapCore {
             // The lock of the shared cache is held; its holder calls again without.
             return;
         }
-        // Relaxed: numbers for the policy.
+        // Relaxed: a number for the policy.
         let committed = self.committed.load(Ordering::Relaxed);
-        let soft = self.options.soft_limit();
-        if committed > soft {
-            self.tell(soft, cache);
-        } else if committed < soft - soft / 8 && self.told.load(Ordering::Relaxed) {
-            self.told.store(false, Ordering::Relaxed);
+        if committed > self.options.soft_limit() || !self.alarm.is_armed() {
+            self.watch(cache);
         }
         self.ring(committed);
     }
 
-    /// The soft limit is passed.
+    /// The soft limit is passed, or was.
     #[cold]
     #[inline(never)]
-    fn tell(&self, soft: usize, cache: Option<&ThreadCache>) {
-        // Relaxed: elects the thread that tells; nothing is read through it.
-        if self.told.load(Ordering::Relaxed) || self.told.swap(true, Ordering::Relaxed) {
-            return;
+    fn watch(&self, cache: Option<&ThreadCache>) {
+        let figures = self.figures();
+        match self.alarm.look(figures, || self.small_granules()) {
+            Task::Nothing => {}
+            Task::GiveBack(rest) => {
+                self.purge();
+                self.alarm.rest(rest);
+            }
+            Task::Tell(rest) => {
+                if let Some(cache) = cache.filter(|cache| cache.depot.room() > 0) {
+                    // What lies there pins spans all over the heap.
+                    cache.alone(|| self.empty_depot(cache));
+                }
+                self.purge();
+                let now = self.figures();
+                if now.committed > now.soft {
+                    self.options.on_soft_limit()(now.committed << GRANULE_SHIFT);
+                    self.alarm.told();
+                } else {
+                    self.alarm.rest(rest);
+                }
+            }
         }
-        if let Some(cache) = cache.filter(|cache| cache.depot.room() > 0) {
-            // What lies there pins spans all over the heap.
-            cache.alone(|| self.empty_depot(cache));
+    }
+
+    fn figures(&self) -> Figures {
+        // Relaxed: numbers for the policy.
+        Figures {
+            committed: self.committed.load(Ordering::Relaxed),
+            large: self.large.load(Ordering::Relaxed) >> GRANULE_SHIFT,
+            soft: self.options.soft_limit(),
         }
-        self.purge();
-        let committed = self.committed.load(Ordering::Relaxed);
-        if committed > soft {
-            self.options.on_soft_limit()(committed << GRANULE_SHIFT);
-        } else {
-            self.told.store(false, Ordering::Relaxed);
-        }
+    }
+
+    /// Granules' worth of small blocks that are not free in their spans.
+    fn small_granules(&self) -> usize {
+        let classes = ClassIndex::all().zip(&self.centrals);
+        let bytes = classes.map(|(class, central)| central.outside() * block_size(class));
+        bytes.sum::<usize>() >> GRANULE_SHIFT
     }
 }
 

@@ -131,11 +131,15 @@ impl Builder {
     /// Bytes of committed memory above which the heap gives back what is free, and then,
     /// if that is not enough, calls `then` with what it holds. Default: none.
     ///
-    /// `then` runs on the thread whose allocation passed the limit, inside that
-    /// allocation but outside every lock of the heap, so it may allocate and free. It
-    /// runs once until the heap has fallen an eighth below the limit. It must not panic,
+    /// `then` runs on the thread whose allocation or free found the limit passed, inside that
+    /// call but outside every lock of the heap, so it may allocate and free. It must not panic,
     /// nor wait for a lock that an allocating thread may hold: set a flag, or drop a
     /// cache of your own with a lock that you only try.
+    ///
+    /// It runs again when the heap has fallen an eighth below the limit and passed it again; the
+    /// heap, or what is in use of it, since what the program frees stays committed for a while. So a
+    /// program that drops its cache each time is told each time the cache is full, and one that
+    /// cannot free an eighth of the limit, once, however much it grows.
     pub const fn soft_limit(mut self, bytes: usize, then: fn(usize)) -> Self {
         self.soft_limit = bytes;
         self.on_soft_limit = then;

@@ -9,6 +9,7 @@
 
 use core::ptr::{self, NonNull};
 
+use crate::alarm::Alarm;
 use crate::bell::Bell;
 use crate::big::BigCache;
 use crate::bitmap::{below, lowest_run};
@@ -28,7 +29,7 @@ use crate::segment::Segment;
 use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
 use crate::state_window;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::ThreadCache;
 use crate::units::{
     CLASS_COUNT, Change, Claim, ClassIndex, Contents, GRANULE_SHIFT, HARDENED_HEAP, PROCESS_HEAP,
@@ -52,8 +53,8 @@ pub(crate) struct HeapCore {
     /// Threads that have a cache of their own and will give it back: while there are some,
     /// the purge thread stays.
     pub(crate) owners: AtomicUsize,
-    /// Whether the program was told that the soft limit is passed.
-    pub(crate) told: AtomicBool,
+    /// Whether the program is to be told that the soft limit is passed.
+    pub(crate) alarm: Alarm,
     /// Bytes of blocks that the limits of all caches allow, beyond what is free.
     pub(crate) cacheable: AtomicUsize,
     /// For threads without a cache of their own.
@@ -106,7 +107,7 @@ impl HeapCore {
             start_purging,
             bell: Bell::new(),
             owners: AtomicUsize::new(0),
-            told: AtomicBool::new(false),
+            alarm: Alarm::new(),
             cacheable: AtomicUsize::new(0),
             shared: Lock::new(SharedCache::new()),
             caches: Lock::new(CacheStore::new()),

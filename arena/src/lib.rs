@@ -125,6 +125,8 @@ mod purge;
 mod size_class;
 mod units;
 
+#[cfg(not(loom))]
+mod alarm;
 mod bell;
 #[cfg(not(loom))]
 mod config;

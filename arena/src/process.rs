@@ -290,6 +290,7 @@ unsafe extern "C" fn after_fork_in_child() {
     };
     for core in [&CORE, &HARDENED] {
         core.bell.forget();
+        core.alarm.forget_others();
         let is_serving = ptr::eq(core, self::core());
         // Relaxed: the child has one thread.
         core.owners

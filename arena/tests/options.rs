@@ -148,6 +148,69 @@ fn the_program_is_told_once_when_the_soft_limit_is_passed() {
     }
 }
 
+#[test]
+fn a_program_that_frees_when_it_is_told_is_told_again() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn told(_: usize) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    const SOFT: usize = 8 << 20;
+    // Small and large blocks; of some, one in so many is kept.
+    for (bytes, kept_one_in) in [
+        (100, usize::MAX),
+        (100, 10),
+        (1000, 3),
+        (2 << 20, usize::MAX),
+    ] {
+        CALLS.store(0, Ordering::Relaxed);
+        let heap = heap(&Arena::builder().soft_limit(SOFT, told));
+        let mut blocks = Vec::new();
+        let (mut shrunk, mut most) = (0, 0);
+        for _ in 0..(10 * SOFT) / bytes {
+            blocks.extend(fill(&heap, bytes, 1));
+            most = most.max(blocks.len() * bytes);
+            if CALLS.load(Ordering::Relaxed) > shrunk {
+                shrunk += 1;
+                let (kept, dropped) = (blocks.into_iter().enumerate())
+                    .partition::<Vec<_>, _>(|(index, _)| index % kept_one_in == 1);
+                free(
+                    &heap,
+                    bytes,
+                    dropped.into_iter().map(|(_, block)| block).collect(),
+                );
+                blocks = kept.into_iter().map(|(_, block)| block).collect();
+                assert_eq!(CALLS.load(Ordering::Relaxed), shrunk, "told as it frees");
+            }
+        }
+        assert!((5..=20).contains(&shrunk), "{bytes} bytes: {shrunk} times");
+        assert!(
+            most < SOFT + SOFT / 4 + bytes,
+            "{bytes} bytes: {most} in use"
+        );
+        heap.validate().expect("the heap is whole");
+        free(&heap, bytes, blocks);
+    }
+}
+
+#[test]
+fn a_program_that_cannot_shrink_is_told_once() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn told(_: usize) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    const SOFT: usize = 4 << 20;
+    let heap = heap(&Arena::builder().soft_limit(SOFT, told));
+    let live = fill(&heap, 100, (6 << 20) / 100);
+    for bytes in [48, 1000, 30_000, 100_000, 2 << 20] {
+        for _ in 0..20 {
+            let passing = fill(&heap, bytes, (6 << 20) / bytes);
+            free(&heap, bytes, passing);
+        }
+    }
+    assert_eq!(CALLS.load(Ordering::Relaxed), 1);
+    free(&heap, 100, live);
+}
+
 /// Flags of the mapping that holds `addr`, as the kernel names them.
 fn flags_of(addr: usize) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
