@@ -184,7 +184,7 @@ impl Builder {
     }
 
     /// Bytes between two samples for most programs: 2 MiB. The cost is mostly that of unwinding
-    /// a stack a sample: a half to one and a half hundredths of the instructions of those
+    /// a stack a sample: 0.3 to 0.9 % of the instructions of the four programs
     /// measured (`docs/decisions/009-heap-profile.md`). With less, small heaps are seen in more
     /// detail, and who allocates much pays more.
     pub const PROFILE_BYTES: usize = 2 << 20;

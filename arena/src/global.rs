@@ -217,7 +217,8 @@ impl Arena {
     /// Greatest size in bytes that [`Self::alloc_short`] serves.
     pub const SHORT_BYTES: usize = TABLE_BYTES;
 
-    /// [`Self::alloc_unsized`] with zeroed memory; what is zero already is not written.
+    /// [`Self::alloc_unsized`] with zeroed memory. Up to 32 KiB it writes the zeroes; above, and in a
+    /// hardened heap, what is known to be zero is not written.
     #[inline]
     pub fn alloc_zeroed_unsized(size: usize, align: usize) -> *mut u8 {
         // A hardened heap's blocks are zero already, mostly.

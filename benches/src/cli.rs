@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use brickyard_arena::Builder;
 use clap::{Args, Parser, Subcommand};
 
 use crate::child::ChildArgs;
@@ -117,9 +118,9 @@ pub(crate) struct RunArgs {
     /// Collapsed stacks of what is live at the end
     #[arg(long, requires = "collapsed")]
     pub(crate) live: bool,
-    /// Bytes from one sample of the profile to the next [default: 524288]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) profile_bytes: Option<u64>,
+    /// Bytes from one sample of the profile to the next
+    #[arg(long, value_name = "N", default_value_t = Builder::PROFILE_BYTES as u64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) profile_bytes: u64,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -133,6 +134,20 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn profiles_have_the_interval_of_the_library() {
+        let cli = Cli::try_parse_from(["brickyard", "run", "--profile", "out.pb", "--", "true"]);
+        let Ok(Some(Command::Run(args))) = cli.map(|cli| cli.command) else {
+            panic!("not run")
+        };
+        assert_eq!(args.profile_bytes, Builder::PROFILE_BYTES as u64);
+        let mut command = Cli::command();
+        let run = command.find_subcommand_mut("run").expect("a subcommand");
+        let help = run.render_long_help().to_string();
+        let default = format!("[default: {}]", Builder::PROFILE_BYTES);
+        assert!(help.contains(&default), "{help}");
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! | `BRICKYARD_DECAY_MS` | milliseconds, or `never` | [`Builder::decay`] |
 //! | `BRICKYARD_IDLE_MS` | milliseconds, or `never` | [`Builder::idle_after`] |
 //! | `BRICKYARD_MEMORY_LIMIT` | bytes, with `K`, `M` or `G` | [`Builder::memory_limit`] |
-//! | `BRICKYARD_SOFT_LIMIT` | bytes | [`Builder::soft_limit`]: a line on stderr |
+//! | `BRICKYARD_SOFT_LIMIT` | bytes | [`Builder::soft_limit`]: a line on stderr each time |
 //! | `BRICKYARD_HUGE_PAGES` | `system`, `never` or `always` | [`Builder::huge_pages`] |
 //! | `BRICKYARD_THREAD_CACHE` | bytes | [`Builder::thread_cache`] |
 //! | `BRICKYARD_PROFILE` | path of a file | [`Builder::profile`], written at exit |
 //! | `BRICKYARD_PROFILE_BYTES` | bytes, from 1 on | how many of them between two samples |
 //! | `BRICKYARD_HARDENED` | `0` or `1` | [`Builder::hardened`] |
 //! | `BRICKYARD_GUARD_EVERY` | a number of allocations, 0 for none | [`Builder::guard_every`] |
+//! | `BRICKYARD_STATS` | anything but `0` | none: the report at exit (`report`) |
 //!
 //! A value that is none of these gives one line on stderr, and the option keeps its
 //! default. A variable that is empty is one that is not set.

@@ -15,8 +15,8 @@ use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
 
-/// Most bytes of thread-local storage the library may use.
-const TLS_LIMIT: u64 = 64;
+/// Most bytes of thread-local storage the library may use: what `tls` of the arena says.
+const TLS_LIMIT: u64 = 16;
 
 /// Greatest length of the file in bytes.
 const FILE_LIMIT: usize = 200_000;

@@ -34,10 +34,8 @@ pub(crate) fn main(args: &RunArgs, library: &Path) -> Result<()> {
     command
         .args(arguments)
         .env("LD_PRELOAD", library)
-        .env("BRICKYARD_PROFILE", scratch.path().join("%p"));
-    if let Some(bytes) = args.profile_bytes {
-        command.env("BRICKYARD_PROFILE_BYTES", bytes.to_string());
-    }
+        .env("BRICKYARD_PROFILE", scratch.path().join("%p"))
+        .env("BRICKYARD_PROFILE_BYTES", args.profile_bytes.to_string());
     let status = command
         .status()
         .with_context(|| format!("cannot run {}", name.display()))?;

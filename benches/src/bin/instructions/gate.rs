@@ -119,7 +119,7 @@ impl Row {
     }
 }
 
-// The arena's limits are what was counted and 2 or 3 % more.
+// The arena's limits are what was counted and 2 to 4 % more.
 const ROWS: [Row; 22] = [
     row("Rust, Box, 16", BOX_16, None, 25.0).aim(22.0),
     row("Rust, Box, 64", BOX_64, None, 25.0).aim(22.0),
