@@ -9,6 +9,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use brickyard_arena::{Arena, Stats};
 
@@ -76,10 +77,24 @@ fn with_threads(threads: usize, work: fn(&[usize]), look: impl FnOnce() -> Stats
     stats
 }
 
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let words = line.and_then(|line| line.split_whitespace().nth(1));
+    words
+        .and_then(|kib| kib.parse().ok())
+        .expect("the kernel says VmRSS")
+}
+
 #[test]
 fn a_thousand_threads_with_forty_sizes_hold_a_bounded_share() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stats = with_threads(THREADS, |sizes| use_all(sizes, 30), Arena::stats);
+    let start = Instant::now();
+    let look = || {
+        eprintln!("{} KiB resident, {:.2?}", resident_kib(), start.elapsed());
+        Arena::stats()
+    };
+    let stats = with_threads(THREADS, |sizes| use_all(sizes, 30), look);
     let most = FLOOR.max(stats.committed / 8) + THREADS * FREE_EACH;
     eprintln!(
         "{THREADS} threads: {} KiB cached, {} KiB committed, {} KiB metadata",
