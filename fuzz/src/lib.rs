@@ -25,6 +25,8 @@
 //! A store has [`store_oracle::op::Op`] and is compared with maps. The same oracle drives the
 //! crash simulation within `brickyard-store`, and [`store_lies`] is what it must find.
 //!
+//! [`worst_case`] looks for programs for which a heap holds most beyond what lives.
+//!
 //! [`soak`] and [`pool_soak`] run without a list of operations: many threads, one heap or
 //! three pools.
 //!
@@ -78,3 +80,5 @@ pub mod store_ops;
 pub mod store_oracle;
 pub mod store_strategy;
 pub mod strategy;
+#[expect(unsafe_code, reason = "frees and reallocates the blocks of its list")]
+pub mod worst_case;
