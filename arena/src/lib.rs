@@ -51,7 +51,7 @@
 //!
 //! No allocator that leaves blocks where they are does well by every program: with sizes from 8 bytes to
 //! 1 MiB some need 9.5 times the address space of what is live at most (Robson, 1974). The worst of those that a search made for
-//! this heap holds 10.9 times that, metadata and free memory included, where others hold up to 20. Proved
+//! this heap holds 11 times that, metadata and free memory included, where others hold up to 20. Proved
 //! are 30 times what is live and cached, in blocks of up to 32 KiB after [`Arena::trim`]; and
 //! [`Builder::memory_limit`] holds whatever the program does. `docs/decisions/029-worst-case.md` in the
 //! repository has the proof.
