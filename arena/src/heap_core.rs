@@ -29,6 +29,7 @@ use crate::segment::Segment;
 use crate::size_class::{block_size, class_of, span_align, span_granules};
 use crate::span::{Kind, Span};
 use crate::state_window;
+use crate::sweeping::Sweeping;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
 use crate::thread_cache::ThreadCache;
 use crate::units::{
@@ -77,6 +78,8 @@ pub(crate) struct HeapCore {
     pub(crate) look_at: AtomicUsize,
     /// Granules of resident free blocks in spans that the last sweep left, or fewer.
     pub(crate) swept: AtomicUsize,
+    /// What became of what sweeps gave back.
+    pub(crate) sweeping: Sweeping,
     /// Index of the class at which the last sweep stopped.
     pub(crate) sweep_from: AtomicUsize,
     /// Granules of spans of blocks that are not resident.
@@ -121,6 +124,7 @@ impl HeapCore {
             empties: AtomicU64::new(0),
             look_at: AtomicUsize::new(purge::KEEP_GRANULES),
             swept: AtomicUsize::new(0),
+            sweeping: Sweeping::new(),
             sweep_from: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             lending: Lending::new(),
@@ -328,7 +332,10 @@ impl HeapCore {
             touched |= below((last >> GRANULE_SHIFT) + 1) & !below(first >> GRANULE_SHIFT);
             rest &= !below(run.end());
         }
-        span.set_fresh(fresh & !touched);
+        let swept = span.swept();
+        span.set_fresh(fresh & !touched, swept & !touched);
+        self.sweeping
+            .note_back((swept & touched).count_ones() as usize);
         let count = (fresh & touched).count_ones() as usize;
         // Relaxed: counts for statistics and for the policy.
         self.committed.fetch_add(count, Ordering::Relaxed);

@@ -302,7 +302,7 @@ impl Lending {
         // Relaxed throughout: hints for the policy; two threads that begin a round at the
         // same time begin one twice, and search once more.
         let least = self.free.fetch_min(free, Ordering::Relaxed).min(free);
-        if purge::sweep_is_due(committed, free, least) {
+        if purge::sweep_is_due(committed, free, least, 0) {
             self.free.store(free, Ordering::Relaxed);
             self.exhausted.store(0, Ordering::Relaxed);
             self.round.fetch_add(1, Ordering::Relaxed);

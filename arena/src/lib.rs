@@ -151,6 +151,8 @@ mod os;
 #[cfg(not(loom))]
 mod profile;
 mod sample_filter;
+#[cfg(not(loom))]
+mod sweeping;
 #[expect(unsafe_code, reason = "the lock lends what it protects")]
 mod sync;
 

@@ -65,7 +65,7 @@ pub(crate) fn background_sweep_is_due(
     if quiet {
         unwanted.saturating_sub(swept) >= BACKGROUND_GRANULES
     } else {
-        sweep_is_due(committed, unwanted, swept)
+        sweep_is_due(committed, unwanted, swept, 0)
     }
 }
 
@@ -109,9 +109,27 @@ pub(crate) fn aside_is_felt(committed: usize, aside: usize) -> bool {
 /// spans, and the last sweep left `swept`.
 ///
 /// A sweep costs time in proportion to the heap and finds nothing where nothing was
-/// freed; so it waits until a sixteenth of the heap was.
-pub(crate) fn sweep_is_due(committed: usize, free: usize, swept: usize) -> bool {
-    free.saturating_sub(swept) >= (committed / 16).max(KEEP_GRANULES)
+/// freed; so it waits until a sixteenth of the heap was, and with each step of `patience` twice as much.
+pub(crate) fn sweep_is_due(committed: usize, free: usize, swept: usize, patience: usize) -> bool {
+    free.saturating_sub(swept) >= ((committed / 16) << patience).max(KEEP_GRANULES)
+}
+
+/// Steps of patience: an eighth of the heap, a quarter, half.
+const MOST_PATIENCE: usize = 3;
+
+/// The patience after a sweep, if it was `patience` before, that gave back `gone` granules, of which
+/// and of those of earlier sweeps `back` were touched again until the next.
+///
+/// A heap whose blocks come and go in the same sizes wants its free pages again: what a sweep gives
+/// back costs two page faults and a call, and the heap grows all the same.
+pub(crate) fn patience_after(patience: usize, gone: usize, back: usize) -> usize {
+    if gone == 0 {
+        patience
+    } else if back >= gone / 2 {
+        (patience + 1).min(MOST_PATIENCE)
+    } else {
+        patience.saturating_sub(1)
+    }
 }
 
 /// Whether runs of free blocks are to be lent to larger classes before a heap of `committed`
@@ -160,12 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn patience_rises_while_half_of_what_went_comes_back() {
+        let wanted = |patience| patience_after(patience, 100, 50);
+        let unwanted = |patience| patience_after(patience, 100, 49);
+        assert_eq!([0, 1, 2, 3].map(wanted), [1, 2, 3, 3]);
+        assert_eq!([0, 1, 2, 3].map(unwanted), [0, 0, 1, 2]);
+        assert_eq!(patience_after(2, 0, 100), 2);
+    }
+
+    #[test]
     fn a_sweep_waits_for_a_sixteenth_of_the_heap() {
-        assert!(!sweep_is_due(16_000, 999, 0));
-        assert!(sweep_is_due(16_000, 1000, 0));
-        assert!(!sweep_is_due(16_000, 1500, 1000));
-        assert!(!sweep_is_due(0, KEEP_GRANULES - 1, 0));
-        assert!(!sweep_is_due(16_000, 0, usize::MAX));
+        assert!(!sweep_is_due(16_000, 999, 0, 0));
+        assert!(sweep_is_due(16_000, 1000, 0, 0));
+        assert!(!sweep_is_due(16_000, 1500, 1000, 0));
+        assert!(!sweep_is_due(0, KEEP_GRANULES - 1, 0, 0));
+        assert!(!sweep_is_due(16_000, 0, usize::MAX, 0));
+        assert!(!sweep_is_due(16_000, 7999, 0, 3) && sweep_is_due(16_000, 8000, 0, 3));
         assert!(next_look(0) > 0 && next_look(usize::MAX) == usize::MAX);
     }
 }

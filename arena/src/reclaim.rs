@@ -52,7 +52,7 @@ impl HeapCore {
             return;
         }
         let before = self.purged.load(Ordering::Relaxed);
-        if self.much_is_free(self.committed.load(Ordering::Relaxed)) {
+        if self.much_is_free(self.committed.load(Ordering::Relaxed), 0) {
             self.sweep(usize::MAX);
         } else {
             self.retire_empties();
@@ -126,6 +126,7 @@ impl HeapCore {
 
     /// [`Self::sweep`] before the heap grows: until the policy is asked again.
     pub(crate) fn sweep_for_growth(&self) {
+        self.sweeping.look();
         // Relaxed: a count for the policy.
         let committed = self.committed.load(Ordering::Relaxed);
         self.sweep(purge::next_look(committed) - committed);
@@ -140,15 +141,15 @@ impl HeapCore {
         }
         self.look_at
             .store(purge::next_look(committed), Ordering::Relaxed);
-        self.much_is_free(committed)
+        self.much_is_free(committed, self.sweeping.patience())
     }
 
     /// Whether so much is free in the spans of a heap of `committed` granules that a sweep is worth it.
-    fn much_is_free(&self, committed: usize) -> bool {
+    fn much_is_free(&self, committed: usize, patience: usize) -> bool {
         let free = self.free_granules();
         // Relaxed: a count for the policy.
         let swept = self.swept.fetch_min(free, Ordering::Relaxed);
-        purge::sweep_is_due(committed, free, swept)
+        purge::sweep_is_due(committed, free, swept, patience)
     }
 
     /// Granules' worth of resident free blocks in spans.
@@ -202,7 +203,7 @@ impl HeapCore {
             return 0;
         }
         let step = (self.os_page() >> GRANULE_SHIFT).max(1);
-        let mut fresh = span.fresh();
+        let (mut fresh, mut swept) = (span.fresh(), span.swept());
         let (mut first, mut purged) = (0, 0);
         while first + step <= span_granules(class) {
             let mut len = 0;
@@ -217,6 +218,7 @@ impl HeapCore {
             // SAFETY: whole OS pages of a span of ours on which every block is free, and
             // stays free as long as the class lock is held.
             if resident > 0 && unsafe { self.os.purge(addr, len << GRANULE_SHIFT) } {
+                swept |= mask & !fresh;
                 fresh |= mask;
                 // Relaxed: a count for the policy.
                 self.fresh.fetch_add(resident, Ordering::Relaxed);
@@ -225,7 +227,8 @@ impl HeapCore {
             }
             first += len + step;
         }
-        span.set_fresh(fresh);
+        span.set_fresh(fresh, swept);
+        self.sweeping.note_gone(purged);
         purged
     }
 

@@ -247,7 +247,7 @@ pub(crate) fn span_granules(class: ClassIndex) -> usize {
     granules_of(block_size(class))
 }
 
-const fn granules_of(block_bytes: usize) -> usize {
+pub(crate) const fn granules_of(block_bytes: usize) -> usize {
     if block_bytes <= 8192 { 16 } else { 32 }
 }
 

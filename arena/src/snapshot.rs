@@ -331,6 +331,11 @@ fn validate_segment(
                     "S3: spans with free blocks are listed",
                     span.start(),
                 )?;
+                check(
+                    span.swept() & !span.fresh() == 0,
+                    "S5: what a sweep gave back is fresh",
+                    span.start(),
+                )?;
                 tally.committed += run.len - span.fresh().count_ones() as usize;
                 validate_guests(segment, span, class, words, tally)?;
                 if let Some((spans, sum)) = tally.classes.get_mut(class.get()) {

@@ -26,6 +26,7 @@
 //!   about to list it.
 //! - S4: `Span`s and their words are never unmapped while their heap lives (type-stable),
 //!   so a thread may read a hint from a span that was reused meanwhile.
+//! - S5: granules that a sweep gave back (`swept`) are fresh.
 //!
 //! Between threads this is all there is: `give` is a `SeqCst` `fetch_or` followed by
 //! a `SeqCst` load of `listed`; the taker that finds a span exhausted does a `SeqCst` store
@@ -37,7 +38,7 @@ use core::ptr;
 
 use crate::bitmap::below;
 use crate::lend::Barren;
-use crate::size_class::span_blocks;
+use crate::size_class::{granules_of, span_blocks};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 #[cfg(not(loom))]
 use crate::units::MagazineIndex;
@@ -127,6 +128,10 @@ impl Links {
     };
 }
 
+/// Most granules in a span of blocks.
+const MAX_GRANULES: usize = 32;
+const _: () = assert!(granules_of(usize::MAX) <= MAX_GRANULES);
+
 /// See the module. All zeros is a valid, unused span.
 #[derive(Debug)]
 #[repr(C, align(128))]
@@ -138,7 +143,8 @@ pub(crate) struct Span {
     /// Address of the first byte.
     start: AtomicUsize,
     words: AtomicPtr<AtomicU64>,
-    /// One bit a granule: nothing has touched it since the system last zeroed it.
+    /// One bit a granule: nothing has touched it since the system last zeroed it. In the upper half,
+    /// which granules a sweep gave back, as long as they are fresh.
     fresh: AtomicU64,
     links: UnsafeCell<Links>,
     inline: [AtomicU64; INLINE_WORDS],
@@ -183,13 +189,20 @@ impl Span {
     /// Granules that are not resident, one bit each (spans of blocks only).
     pub(crate) fn fresh(&self) -> u64 {
         // Relaxed: changed and read under the class lock; statistics may read it stale.
-        self.fresh.load(Ordering::Relaxed)
+        self.fresh.load(Ordering::Relaxed) & below(MAX_GRANULES)
     }
 
-    /// Sets [`Self::fresh`]; the caller holds the class lock.
-    pub(crate) fn set_fresh(&self, fresh: u64) {
+    /// Those of [`Self::fresh`] that a sweep gave back.
+    pub(crate) fn swept(&self) -> u64 {
         // Relaxed: as in `fresh`.
-        self.fresh.store(fresh, Ordering::Relaxed);
+        self.fresh.load(Ordering::Relaxed) >> MAX_GRANULES
+    }
+
+    /// Sets [`Self::fresh`] and [`Self::swept`]; the caller holds the class lock.
+    pub(crate) fn set_fresh(&self, fresh: u64, swept: u64) {
+        // Relaxed: as in `fresh`.
+        self.fresh
+            .store(fresh | swept << MAX_GRANULES, Ordering::Relaxed);
     }
 
     /// Describes a run of granules; the caller holds the page-heap lock.
