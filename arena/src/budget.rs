@@ -49,16 +49,20 @@ impl HeapCore {
             self.unreserve(most);
             return got;
         }
-        let got = self.take_resident_blocks(class, out);
-        if got > 0 {
-            return got;
+        // One by one near the limit, and only at it does a look for more go through all spans.
+        if !self.reserve_at_once(per_block) {
+            let got = self.take_resident_blocks(class, out);
+            if got > 0 {
+                return got;
+            }
+            if !self.reserve(per_block) {
+                return 0;
+            }
         }
         let Some(first) = out.get_mut(..1) else {
+            self.unreserve(per_block);
             return 0;
         };
-        if !self.reserve(per_block) {
-            return 0;
-        }
         let got = self.take_any_blocks(class, first);
         self.unreserve(per_block);
         got
@@ -143,8 +147,14 @@ impl HeapCore {
 /// The blocks of `free`, bits of word `word` of a span of blocks of `size` bytes, that overlap no granule of
 /// `fresh`.
 fn resident(fresh: u64, size: usize, word: usize, free: u64) -> u64 {
+    let word_bytes = 64 * size;
+    let whole = below((((word + 1) * word_bytes - 1) >> GRANULE_SHIFT) + 1)
+        & !below((word * word_bytes) >> GRANULE_SHIFT);
+    if fresh & whole == whole {
+        return 0;
+    }
     let (mut rest, mut out) = (free, free);
-    while fresh != 0 && rest != 0 {
+    while fresh & whole != 0 && rest != 0 {
         let index = word * 64 + rest.trailing_zeros() as usize;
         let first = (index * size) >> GRANULE_SHIFT;
         let last = ((index + 1) * size - 1) >> GRANULE_SHIFT;

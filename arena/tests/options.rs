@@ -10,6 +10,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::thread::sleep;
+use std::time::Instant;
 
 use brickyard_arena::{Arena, Builder, Heap, HugePages};
 
@@ -98,6 +99,30 @@ fn a_heap_at_its_memory_limit_hands_out_what_is_free_in_it() {
         free(&heap, bytes, blocks);
         free(&heap, bytes, again);
     }
+}
+
+/// Near its limit, a large heap whose free blocks are not resident does not look at all of them each time.
+#[test]
+fn near_its_memory_limit_a_heap_is_not_slow() {
+    const RUN: usize = 64 << 10;
+    let heap = heap(&Arena::builder().memory_limit(96 << 20));
+    let (mut kept, mut freed) = (Vec::new(), Vec::new());
+    for (index, block) in fill(&heap, 64, 1 << 20).into_iter().enumerate() {
+        let is_kept = index / 64 % 16 == 0;
+        if is_kept { &mut kept } else { &mut freed }.push(block);
+    }
+    free(&heap, 64, freed);
+    heap.trim();
+    let mut runs = fill(&heap, RUN, usize::MAX);
+    free(&heap, RUN, runs.split_off(runs.len() - 10));
+    let start = Instant::now();
+    let last = fill(&heap, 64, usize::MAX);
+    let elapsed = start.elapsed();
+    assert!(last.len() > 5000, "{}", last.len());
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    free(&heap, 64, kept);
+    free(&heap, 64, last);
+    free(&heap, RUN, runs);
 }
 
 #[test]
