@@ -133,6 +133,15 @@ impl HeapCore {
         }
     }
 
+    /// A thread has got a cache.
+    pub(crate) fn note_start(&self) {
+        // Relaxed: counts for the policy.
+        if self.owners.fetch_add(1, Ordering::Relaxed) == 1 {
+            self.free_before
+                .fetch_min(self.free_granules(), Ordering::Relaxed);
+        }
+    }
+
     /// A thread that owned a cache has given it back, and is about to end.
     pub(crate) fn note_exit(&self) {
         // SeqCst: before the ring, after which the purge thread looks.

@@ -182,8 +182,7 @@ impl Heap {
     /// A cache for one thread, or `None` when memory is short.
     pub fn cache(&self) -> Option<HeapCache<'_>> {
         let cache = self.core.acquire_cache()?;
-        // Relaxed: a count for the policy; there is no purge thread.
-        self.core.owners.fetch_add(1, Ordering::Relaxed);
+        self.core.note_start();
         Some(HeapCache {
             core: &self.core,
             cache,

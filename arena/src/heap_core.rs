@@ -90,6 +90,8 @@ pub(crate) struct HeapCore {
     pub(crate) ticked_ms: AtomicU64,
     /// From when on [`Self::settle`] may act again, in milliseconds.
     pub(crate) settle_from_ms: AtomicU64,
+    /// [`Self::free_granules`] when one thread got company, for [`Self::settle`]; else `MAX`.
+    pub(crate) free_before: AtomicUsize,
     /// Bytes in an OS page; 0 until it is asked for.
     os_page: AtomicUsize,
 }
@@ -130,6 +132,7 @@ impl HeapCore {
             lending: Lending::new(),
             ticked_ms: AtomicU64::new(0),
             settle_from_ms: AtomicU64::new(0),
+            free_before: AtomicUsize::new(usize::MAX),
             os_page: AtomicUsize::new(0),
         }
     }

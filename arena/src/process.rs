@@ -211,8 +211,7 @@ fn attach(options: Option<&Builder>) -> Option<(&'static HeapCore, &'static Thre
         unsafe { core.release_cache(cache) };
         return None;
     }
-    // Relaxed: a count.
-    core.owners.fetch_add(1, Ordering::Relaxed);
+    core.note_start();
     if !core.hardened {
         // Last: from now on a harvest may come, and this thread's end takes it back.
         own.set_home(tls::word());

@@ -52,8 +52,13 @@ impl HeapCore {
             return;
         }
         let before = self.purged.load(Ordering::Relaxed);
-        if self.much_is_free(self.committed.load(Ordering::Relaxed), 0) {
-            self.sweep(usize::MAX);
+        let committed = self.committed.load(Ordering::Relaxed);
+        let free = self.free_granules();
+        let swept = self.swept.fetch_min(free, Ordering::Relaxed);
+        // What was free before the others came is the one's own, which may be about to use it.
+        let own = self.free_before.swap(usize::MAX, Ordering::Relaxed);
+        if purge::sweep_is_due(committed, free, swept.max(own), 0) {
+            self.sweep(free - own);
         } else {
             self.retire_empties();
         }
@@ -62,7 +67,8 @@ impl HeapCore {
         while self.drop_next_kept(BigCache::take_oldest) {}
         let given = self.purged.load(Ordering::Relaxed).wrapping_sub(before);
         let from = now.saturating_add(purge::settled_ms(given));
-        self.settle_from_ms.store(from, Ordering::Relaxed);
+        // Two threads may be here at a time.
+        self.settle_from_ms.fetch_max(from, Ordering::Relaxed);
     }
 
     /// Gives up to `amount` dirty granules back to the system; returns how many.
@@ -141,15 +147,10 @@ impl HeapCore {
         }
         self.look_at
             .store(purge::next_look(committed), Ordering::Relaxed);
-        self.much_is_free(committed, self.sweeping.patience())
-    }
-
-    /// Whether so much is free in the spans of a heap of `committed` granules that a sweep is worth it.
-    fn much_is_free(&self, committed: usize, patience: usize) -> bool {
         let free = self.free_granules();
         // Relaxed: a count for the policy.
         let swept = self.swept.fetch_min(free, Ordering::Relaxed);
-        purge::sweep_is_due(committed, free, swept, patience)
+        purge::sweep_is_due(committed, free, swept, self.sweeping.patience())
     }
 
     /// Granules' worth of resident free blocks in spans.

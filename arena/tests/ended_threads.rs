@@ -2,8 +2,8 @@
 //!
 //! What could go wrong: the memory of threads that ended stays for as long as the one that is left
 //! sleeps; memory goes back while others still work, or each time of many that threads end in
-//! quick succession, so that it is faulted in again and again; a heap that is to keep its memory
-//! does not.
+//! quick succession, so that it is faulted in again and again; what the one that is left has free goes
+//! back, though it goes on with it; a heap that is to keep its memory does not.
 //!
 //! Without the harness, whose own threads would be others that are left.
 
@@ -57,6 +57,24 @@ mod checks {
         stats.committed - stats.live - stats.cached
     }
 
+    pub(crate) fn a_thread_that_leaves_nothing_gives_back_nothing() {
+        // Half of the blocks are free, in runs of two OS pages, between others that are not.
+        let mut blocks: Vec<Option<Box<[u8; 256]>>> =
+            (0..MIB / 4).map(|_| Some(Box::new([1; 256]))).collect();
+        for (index, block) in blocks.iter_mut().enumerate() {
+            if index / 32 % 2 == 1 {
+                *block = None;
+            }
+        }
+        let before = Arena::stats().purged;
+        thread::spawn(|| core::hint::black_box(vec![1_u8; 100]))
+            .join()
+            .expect("no panic");
+        let purged = Arena::stats().purged - before;
+        core::hint::black_box(blocks);
+        assert!(purged <= 2 * MIB, "{purged}");
+    }
+
     pub(crate) fn the_last_of_several_gives_back_what_they_left() {
         phase();
         let left = left_behind();
@@ -91,6 +109,7 @@ mod checks {
 fn main() {
     #[cfg(not(loom))]
     {
+        checks::a_thread_that_leaves_nothing_gives_back_nothing();
         checks::the_last_of_several_gives_back_what_they_left();
         checks::phases_in_quick_succession_give_back_little();
         checks::a_heap_that_keeps_its_memory_keeps_that();
