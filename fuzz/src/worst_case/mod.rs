@@ -12,7 +12,7 @@
 //! held  ____/‾‾‾‾/‾‾‾‾‾‾‾‾‾‾‾        Alloc fills up to a share of the budget
 //! ```
 //!
-//! The figure of a program is the most that the allocator held, over the budget. [`search`] looks for
+//! The figure of a program is the most that the allocator held, over the budget. [`search()`] looks for
 //! the greatest: it begins with what is known from the literature (`seeds`), keeps the best programs,
 //! and changes them at random. After Robson ("Bounds for some functions concerning dynamic storage
 //! allocation", JACM 1974), whose program for the lower bound of every allocator that does not move
