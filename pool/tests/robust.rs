@@ -8,7 +8,9 @@
 #![cfg(not(loom))]
 
 use core::panic::AssertUnwindSafe;
+use core::pin::pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::{Context, Waker};
 use core::time::Duration;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::{Arc, Barrier};
@@ -235,14 +237,12 @@ fn an_object_that_somebody_waits_for_is_not_surplus() {
         .retain(0)
         .build(|| census.create());
     let one = pool.try_get().map_err(|_| ()).expect("one");
-    thread::scope(|scope| {
-        scope.spawn(|| drop(pool.get()));
-        // It is in the queue before it empties the caches.
-        while pool.metrics().steals == 0 {
-            thread::yield_now();
-        }
-        drop(one);
-    });
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = pin!(pool.get_async());
+    // From now on it is in the queue.
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    drop(one);
+    assert!(waiting.poll(&mut context).is_ready());
     assert_eq!(pool.metrics().created, 1);
 }
 
