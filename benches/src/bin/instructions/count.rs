@@ -4,6 +4,7 @@ use std::env;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Once;
 
 /// The C library under test.
 const LIBRARY: &str = "libbrickyard.so";
@@ -64,14 +65,32 @@ pub(super) fn per_turn(way: &str, turns: usize, preload: Preload) -> Result<f64,
     Ok(difference as f64 / turns as f64)
 }
 
-/// The library beside this program, or above it: benches lie in a folder of their own.
+/// The library beside this program, or above it: benches lie in a folder of their own. One that is
+/// missing is built, if cargo runs this program.
 fn library() -> Result<PathBuf, NoCount> {
+    static BUILT: Once = Once::new();
     let program = env::current_exe()?;
-    let folders = program.ancestors().skip(1).take(2);
-    let mut places = folders.map(|folder| folder.join(LIBRARY));
-    places.find(|place| place.exists()).ok_or(NoCount::Skipped(
+    let find = || {
+        let folders = program.ancestors().skip(1).take(2);
+        let mut places = folders.map(|folder| folder.join(LIBRARY));
+        places.find(|place| place.exists())
+    };
+    if find().is_none() {
+        BUILT.call_once(build_library);
+    }
+    find().ok_or(NoCount::Skipped(
         "no libbrickyard.so (build it with: cargo build --release -p brickyard-preload)",
     ))
+}
+
+fn build_library() {
+    if let Some(cargo) = env::var_os("CARGO") {
+        // Where it fails cargo says why, and the rows are skipped.
+        let _ = Command::new(cargo)
+            .args(["build", "--release", "--package", "brickyard-preload"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+    }
 }
 
 /// Instructions of a whole run.
