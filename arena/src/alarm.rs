@@ -74,7 +74,17 @@ pub(crate) enum Task {
 pub(crate) struct Rest(u8);
 
 impl Alarm {
+    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
+        Self {
+            state: AtomicU8::new(ARMED),
+            looks: AtomicUsize::new(0),
+            small: AtomicUsize::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
         Self {
             state: AtomicU8::new(ARMED),
             looks: AtomicUsize::new(0),
@@ -270,5 +280,72 @@ mod tests {
         heap.alarm.forget_others();
         heap.uses(0);
         assert_eq!(heap.uses(SOFT + 1), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::UnsafeCell;
+    use loom::sync::Arc;
+
+    /// An alarm, and the program that it tells.
+    struct World {
+        alarm: Alarm,
+        told: UnsafeCell<u32>,
+    }
+
+    // SAFETY: the cell is what loom watches.
+    unsafe impl Sync for World {}
+
+    /// Two threads find the limit passed; `elect` says which of them is to tell.
+    fn passed(elect: fn(&Alarm) -> bool) {
+        loom::model(move || {
+            let world = Arc::new(World {
+                alarm: Alarm::new(),
+                told: UnsafeCell::new(0),
+            });
+            let find = move |world: &World| {
+                if elect(&world.alarm) {
+                    // SAFETY: loom checks that nobody else is there.
+                    world.told.with_mut(|count| unsafe { *count += 1 });
+                    world.alarm.told();
+                }
+            };
+            let other = {
+                let world = Arc::clone(&world);
+                loom::thread::spawn(move || find(&world))
+            };
+            find(&world);
+            other.join().unwrap();
+            // SAFETY: the other thread has ended.
+            let told = world.told.with(|count| unsafe { *count });
+            assert_eq!(told, 1, "the program is told once");
+        });
+    }
+
+    #[test]
+    fn loom_of_two_that_find_the_limit_passed_one_tells() {
+        passed(|alarm| {
+            let now = Figures {
+                committed: 9,
+                large: 9,
+                soft: 8,
+            };
+            matches!(alarm.look(now, || 0), Task::Tell(_))
+        });
+    }
+
+    /// The same with a thread that looks and then writes.
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn loom_an_election_without_exchange_is_caught() {
+        passed(|alarm| {
+            let is_armed = alarm.is_armed();
+            if is_armed {
+                alarm.state.store(BUSY, Ordering::Relaxed);
+            }
+            is_armed
+        });
     }
 }

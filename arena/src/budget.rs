@@ -153,8 +153,11 @@ fn resident(fresh: u64, size: usize, word: usize, free: u64) -> u64 {
     if fresh & whole == whole {
         return 0;
     }
+    if fresh & whole == 0 {
+        return free;
+    }
     let (mut rest, mut out) = (free, free);
-    while fresh & whole != 0 && rest != 0 {
+    while rest != 0 {
         let index = word * 64 + rest.trailing_zeros() as usize;
         let first = (index * size) >> GRANULE_SHIFT;
         let last = ((index + 1) * size - 1) >> GRANULE_SHIFT;

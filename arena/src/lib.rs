@@ -138,7 +138,10 @@ mod purge;
 mod size_class;
 mod units;
 
-#[cfg(not(loom))]
+#[cfg_attr(
+    all(test, loom),
+    expect(unsafe_code, reason = "the cells that loom watches")
+)]
 mod alarm;
 mod bell;
 #[cfg(not(loom))]

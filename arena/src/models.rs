@@ -172,6 +172,27 @@ fn loom_what_is_picked_was_free_and_the_rest_is_not_lost() {
     );
 }
 
+/// The same with a taker that writes back what it left of the word that it saw.
+#[test]
+#[should_panic(expected = "the freed blocks are found")]
+fn loom_picking_by_a_plain_store_is_caught() {
+    race(
+        |world| {
+            world.give(0b0011);
+        },
+        |world| {
+            // SAFETY: as in `sweep_into`: one word, never freed.
+            let word = unsafe { &*world.words };
+            let seen = word.load(Ordering::Acquire);
+            let early = seen & 0b0110;
+            word.store(seen & !early, Ordering::Relaxed);
+            world.write(early);
+            world.give(early);
+        },
+        |world| assert_eq!(world.take(BLOCKS), 0b0011, "the freed blocks are found"),
+    );
+}
+
 /// The same with a giver that looks at `listed` before it sets the bit.
 #[test]
 #[should_panic(expected = "the freed block is found")]

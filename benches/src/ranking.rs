@@ -92,7 +92,7 @@ fn lines(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{made_up, wide};
+    use crate::results::tests::{ALLOCATORS, made_up, wide};
 
     #[test]
     fn ours_is_compared_with_the_best_of_the_others_and_marked_where_behind() {
@@ -125,17 +125,7 @@ mod tests {
 
     #[test]
     fn eight_allocators_fit_a_hundred_columns() {
-        let all = [
-            "system",
-            "arena",
-            "mimalloc3",
-            "mimalloc2",
-            "jemalloc",
-            "snmalloc",
-            "rpmalloc",
-            "rusty_alloc",
-        ];
-        let text = render(&wide(&all), "workload", 1);
+        let text = render(&wide(&ALLOCATORS), "workload", 1);
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(100), "{widest:?}:\n{text}");
     }

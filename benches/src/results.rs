@@ -164,6 +164,18 @@ pub(crate) mod tests {
     use super::*;
     use crate::workloads;
 
+    /// The names of the columns when the peers are there, too.
+    pub(crate) const ALLOCATORS: [&str; 8] = [
+        "system",
+        "arena",
+        "mimalloc3",
+        "mimalloc2",
+        "jemalloc",
+        "snmalloc",
+        "rpmalloc",
+        "rusty_alloc",
+    ];
+
     /// Results with the given allocators and rows; the allocator at index `i`
     /// needs `1 / (i + 1)` of the first one's time and `i + 1` times its memory.
     pub(crate) fn made_up(allocators: &[&str], rows: &[&str]) -> Results {

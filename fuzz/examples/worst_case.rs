@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release -p brickyard-fuzz --example worst_case -- search MIB SECONDS SEED
-//! LD_PRELOAD=libmimalloc.so target/release/examples/worst_case process MIB
+//! LD_PRELOAD=libmimalloc.so target/release/examples/worst_case process MIB PROGRAM
 //! ```
 
 use core::time::Duration;
@@ -48,6 +48,8 @@ fn main() {
                 eprintln!("{at}: {:.2}", outcome.ratio());
             }
         }
-        _ => eprintln!("worst_case search MIB SECONDS SEED | seeds MIB | process MIB"),
+        _ => eprintln!(
+            "worst_case search MIB SECONDS SEED | seeds MIB | shrink MIB | process MIB PROGRAM"
+        ),
     }
 }

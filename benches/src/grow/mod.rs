@@ -277,6 +277,7 @@ fn sizes_mib(most: usize) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::tests::ALLOCATORS;
 
     #[test]
     fn the_last_point_is_where_it_was_asked_for() {
@@ -310,17 +311,7 @@ mod tests {
 
     #[test]
     fn tables_fit_a_hundred_columns() {
-        let names = [
-            "system",
-            "arena",
-            "mimalloc3",
-            "mimalloc2",
-            "jemalloc",
-            "snmalloc",
-            "rpmalloc",
-            "rusty_alloc",
-        ]
-        .map(String::from);
+        let names = ALLOCATORS.map(String::from);
         for count in 1..=names.len() {
             let mut point = Point::new(64, 1 << 43, count);
             for series in &mut point.series {

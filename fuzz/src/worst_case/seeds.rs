@@ -57,7 +57,7 @@ pub fn seeds() -> Vec<Vec<Phase>> {
     ]
 }
 
-/// The worst that searches found, without what did not matter. Both are Robson's with steps left out;
+/// The worst that searches found, without what did not matter. All are Robson's with steps left out;
 /// the first begins anew when everything was freed, among free granules of all lengths, the second ends with
 /// runs that are longer than those, and the third, when all is freed, with mappings.
 #[must_use]
